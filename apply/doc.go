@@ -1,0 +1,44 @@
+// Package apply is the deterministic state machine between the event log and
+// Pebble: it judges commands, encodes what takes effect as log entries, and
+// applies log entries to Pebble.
+//
+// # Guarantees
+//
+//   - The same log gives the same state, key by key and byte by byte, in the
+//     leader, in a replay after a crash and in a replica: applying reads
+//     nothing but the entry and the state; no clock, no randomness, no map
+//     order. How entries are grouped into Pebble batches makes no difference.
+//   - The applied sequence number is written in the same Pebble batch as the
+//     effects, so that after a crash Pebble holds an exact prefix of the log.
+//   - No table of Pebble's is created before the log it came from is durable
+//     (see guardFS), so that prefix is never longer than the log.
+//   - A command that was logged is recognised when it comes again and gets its
+//     first answer; see Machine.Judge for the bound.
+//   - Reserved keys can be neither read nor written by commands, and survive a
+//     DeleteRange across them.
+//
+// # Concurrency
+//
+// One goroutine at a time calls Recover, Begin, Apply and ApplyTerm and the
+// methods of the Group (the sequencer). Get, NewIter, Applied, WaitApplied,
+// Durable, Flush and Full may be called from any goroutine until Close.
+//
+// # Keys in Pebble
+//
+// Bookkeeping lives under ReservedPrefix; every such key ends in a zero byte,
+// which comparers that keep a suffix length in the last byte (CockroachDB's)
+// take as "no suffix":
+//
+//	<prefix> "id" 00              version u32, database id [16]
+//	<prefix> "applied" 00         sequence number u64, floor u64, time i64, slots u32
+//	<prefix> "clean" 00           sequence number u64 of the last clean Close
+//	<prefix> "s" <slot u32> 00    session: what was logged for one origin
+//
+// Integers are little endian, the slot is big endian. "id" and "clean" are not derived from the log;
+// all else is.
+//
+// # Log entries
+//
+//	version u8 = 1, flags u8 = 0, time i64 (unix nanoseconds), origin [16],
+//	number uvarint, number-low uvarint, Pebble batch representation
+package apply

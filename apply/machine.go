@@ -1,0 +1,300 @@
+package apply
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+
+	"github.com/cockroachdb/pebble/v2"
+
+	"github.com/pebbleparty/pebbleparty/eventlog"
+)
+
+const stateVersion = 1
+
+var (
+	keyID      = []byte(ReservedPrefix + "id\x00")
+	keyApplied = []byte(ReservedPrefix + "applied\x00")
+	keyClean   = []byte(ReservedPrefix + "clean\x00")
+)
+
+func sessionKey(slot uint32) []byte {
+	k := make([]byte, 0, len(ReservedPrefix)+6)
+	k = append(k, ReservedPrefix+"s"...)
+	k = binary.BigEndian.AppendUint32(k, slot)
+	return append(k, 0)
+}
+
+// Machine is the state machine over one open Pebble database.
+type Machine struct {
+	store *store
+	cmp   *pebble.Comparer
+	log   *slog.Logger
+
+	// Owned by the sequencer.
+	id       eventlog.ID
+	sessions sessions
+	nanos    int64 // time of the last applied entry
+	clean    uint64
+
+	applied atomic.Uint64
+	wait    struct {
+		sync.Mutex
+		cond    sync.Cond
+		waiting int
+		failed  error
+	}
+}
+
+// Open opens Pebble in dir, with the user's options but for its write-ahead log,
+// and reads the bookkeeping. lock is Pebble's lock on dir; it stays the
+// caller's, to be closed after Close. A database that was made by plain Pebble
+// is adopted: it has no bookkeeping yet, and ID is zero.
+//
+// The errors are ErrIncompatible (other comparer, merger or newer format),
+// ErrCorrupt, or what the file system said.
+func Open(dir string, o *pebble.Options, lock *pebble.Lock, log *slog.Logger) (*Machine, error) {
+	s, err := openStore(dir, o, lock, log)
+	if err != nil {
+		return nil, err
+	}
+	m := &Machine{store: s, cmp: pebble.DefaultComparer, log: log}
+	if o != nil && o.Comparer != nil {
+		m.cmp = o.Comparer
+	}
+	m.sessions.byOrigin = make(map[Origin]*session)
+	m.wait.cond.L = &m.wait
+	if err := m.load(); err != nil {
+		return nil, errors.Join(fmt.Errorf("read the bookkeeping in %s: %w", dir, err), s.close())
+	}
+	return m, nil
+}
+
+// load reads the bookkeeping from Pebble.
+func (m *Machine) load() error {
+	id, err := m.reserved(keyID)
+	if err != nil || id == nil {
+		return err
+	}
+	if len(id) != 4+len(m.id) {
+		return fmt.Errorf("%w: the database id is damaged", ErrCorrupt)
+	}
+	if v := binary.LittleEndian.Uint32(id); v != stateVersion {
+		return fmt.Errorf("%w: state version %d, this program knows version %d; upgrade it", ErrIncompatible, v, stateVersion)
+	}
+	copy(m.id[:], id[4:])
+	applied, err := m.reserved(keyApplied)
+	if err != nil {
+		return err
+	}
+	if len(applied) != appliedLen {
+		return fmt.Errorf("%w: the applied sequence number is damaged", ErrCorrupt)
+	}
+	m.applied.Store(binary.LittleEndian.Uint64(applied))
+	m.sessions.floor = binary.LittleEndian.Uint64(applied[8:])
+	m.nanos = int64(binary.LittleEndian.Uint64(applied[16:]))
+	clean, err := m.reserved(keyClean)
+	if err != nil {
+		return err
+	}
+	if len(clean) == 8 {
+		m.clean = binary.LittleEndian.Uint64(clean)
+	}
+	// Fixed slots, read one by one: that works under any comparer, and quickly
+	// in a database of any size.
+	for slot := range binary.LittleEndian.Uint32(applied[24:]) {
+		v, err := m.reserved(sessionKey(slot))
+		if err != nil {
+			return err
+		}
+		if err := m.sessions.load(slot, v); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// appliedLen: applied u64, floor u64, time i64, session slots in use u32.
+const appliedLen = 8 + 8 + 8 + 4
+
+func (m *Machine) appliedValue(seq uint64) []byte {
+	v := make([]byte, 0, appliedLen)
+	v = binary.LittleEndian.AppendUint64(v, seq)
+	v = binary.LittleEndian.AppendUint64(v, m.sessions.floor)
+	v = binary.LittleEndian.AppendUint64(v, uint64(m.nanos))
+	return binary.LittleEndian.AppendUint32(v, uint32(len(m.sessions.slots)))
+}
+
+// reserved returns a copy of one of our own keys, nil when it is absent.
+func (m *Machine) reserved(key []byte) ([]byte, error) {
+	v, c, err := m.store.db.Get(key)
+	if errors.Is(err, pebble.ErrNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return bytes.Clone(v), c.Close()
+}
+
+// ID returns the database id, zero for a database that has no bookkeeping yet.
+func (m *Machine) ID() eventlog.ID { return m.id }
+
+// Applied returns the sequence number up to which the log is in the state.
+func (m *Machine) Applied() uint64 { return m.applied.Load() }
+
+// Failed is closed when Pebble broke in a way it does not recover from. The
+// term must end; Err says why.
+func (m *Machine) Failed() <-chan struct{} { return m.store.fatal }
+
+// Err returns why Failed was closed. It may be called only after that.
+func (m *Machine) Err() error { return fmt.Errorf("pebble failed: %w", m.store.fatalErr) }
+
+// Flushed receives after Pebble made state durable: Durable may have grown.
+func (m *Machine) Flushed() <-chan struct{} { return m.store.flushed }
+
+// Full returns the error of the last write of Pebble's that found no space on
+// the disk, until one has succeeded again, else nil. While it is not nil
+// commands are refused: what they wrote could not be flushed.
+func (m *Machine) Full() error {
+	if p := m.store.fs.full.Load(); p != nil {
+		return *p
+	}
+	return nil
+}
+
+// advance publishes a new applied sequence number.
+func (m *Machine) advance(seq uint64) {
+	m.applied.Store(seq)
+	m.wait.Lock()
+	if m.wait.waiting > 0 {
+		m.wait.cond.Broadcast()
+	}
+	m.wait.Unlock()
+}
+
+// WaitApplied returns once everything up to seq is applied. It waits only for
+// the sequencer, between making an entry durable and applying it, which is
+// microseconds. It fails when that never happens because the machine closed.
+func (m *Machine) WaitApplied(seq uint64) error {
+	if m.applied.Load() >= seq {
+		return nil
+	}
+	m.wait.Lock()
+	defer m.wait.Unlock()
+	m.wait.waiting++
+	defer func() { m.wait.waiting-- }()
+	for m.applied.Load() < seq {
+		if m.wait.failed != nil {
+			return m.wait.failed
+		}
+		m.wait.cond.Wait()
+	}
+	return nil
+}
+
+// Stop makes WaitApplied give up with err for what is not applied yet.
+func (m *Machine) Stop(err error) {
+	m.wait.Lock()
+	defer m.wait.Unlock()
+	if m.wait.failed == nil {
+		m.wait.failed = err
+	}
+	m.wait.cond.Broadcast()
+}
+
+// Get appends the value of key to dst. Reserved keys are absent. The error is
+// pebble.ErrNotFound for an absent key.
+func (m *Machine) Get(dst, key []byte) ([]byte, error) {
+	if IsReserved(key) {
+		return dst, pebble.ErrNotFound
+	}
+	v, c, err := m.store.db.Get(key)
+	if err != nil {
+		return dst, err
+	}
+	dst = append(dst, v...)
+	return dst, c.Close()
+}
+
+// Durable returns up to which sequence number the state is in Pebble's durable
+// tables: the log before it is not needed for recovery.
+func (m *Machine) Durable() (seq uint64, err error) {
+	it, err := m.store.db.NewIter(&pebble.IterOptions{OnlyReadGuaranteedDurable: true})
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, it.Close()) }()
+	if it.SeekGE(keyApplied) && bytes.Equal(it.Key(), keyApplied) && len(it.Value()) == appliedLen {
+		seq = binary.LittleEndian.Uint64(it.Value())
+	}
+	return seq, it.Error()
+}
+
+// FlushSoon asks Pebble to make the state durable in the background.
+func (m *Machine) FlushSoon() error {
+	_, err := m.store.db.AsyncFlush()
+	return err
+}
+
+// Close closes Pebble. With clean set everything applied is made durable first,
+// so that plain Pebble finds it all; otherwise what was not flushed is left to
+// be replayed from the log. Nobody may use m any more; iterators must be closed.
+func (m *Machine) Close(clean bool) error {
+	var err error
+	if clean && m.Full() == nil {
+		err = m.finish()
+	}
+	m.Stop(errors.New("apply: machine closed"))
+	return errors.Join(err, m.store.close())
+}
+
+// finish marks the state as complete without its log and flushes it.
+func (m *Machine) finish() error {
+	if m.id == (eventlog.ID{}) {
+		return nil
+	}
+	v := binary.LittleEndian.AppendUint64(nil, m.Applied())
+	if err := m.store.db.Set(keyClean, v, pebble.NoSync); err != nil {
+		return fmt.Errorf("mark the state clean: %w", err)
+	}
+	return m.Flush(nil)
+}
+
+// Flush makes the state durable and returns when it is, when that fails (a full
+// disk, a log that cannot be synced; Pebble goes on trying), or when stop is
+// closed.
+func (m *Machine) Flush(stop <-chan struct{}) error {
+	select { // an old failure says nothing of this flush
+	case <-m.store.failing:
+	default:
+	}
+	flushed, err := m.store.db.AsyncFlush()
+	if err != nil {
+		return fmt.Errorf("flush the state: %w", err)
+	}
+	select {
+	case <-flushed:
+		return nil
+	case <-stop:
+		return nil
+	case <-m.store.fatal:
+		return m.Err()
+	case err := <-m.store.failing:
+		return fmt.Errorf("flush the state: %w", err)
+	}
+}
+
+// NewIter returns an iterator over the state, reserved keys included. The caller
+// closes it before the machine is closed.
+func (m *Machine) NewIter(o *pebble.IterOptions) (*pebble.Iterator, error) {
+	return m.store.db.NewIter(o)
+}
+
+// Abandoned tells, after Close, whether Pebble was given up rather than closed;
+// then it still holds its reference to the lock that Open was given.
+func (m *Machine) Abandoned() bool { return m.store.abandoned.Load() }

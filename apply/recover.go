@@ -1,0 +1,174 @@
+package apply
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/pebbleparty/pebbleparty/eventlog"
+)
+
+// replayBatch is how many bytes of log are applied in one Pebble batch during
+// replay: large enough that the bookkeeping does not count, well below the size
+// from which Pebble treats a batch specially.
+const replayBatch = 256 << 10
+
+func (m *Machine) idValue() []byte {
+	v := binary.LittleEndian.AppendUint32(nil, stateVersion)
+	return append(v, m.id[:]...)
+}
+
+// Recover joins the state with its log, which was just opened in folder dir: it
+// checks that the two belong together and applies what the state lacks. From
+// here on no table of Pebble's is written before the log is durable.
+//
+// The error is ErrCorrupt when the log lacks entries that the state does not
+// have either, or has fewer than the state has applied.
+func (m *Machine) Recover(log *eventlog.Log, fs vfs.FS, dir string) error {
+	m.store.fs.syncLog = log.Sync
+	fresh := m.id == eventlog.ID{}
+	switch applied := m.Applied(); {
+	case fresh:
+		if log.First() > 1 && log.Last() > 0 {
+			return fmt.Errorf("%w: the log starts at %d, but Pebble knows nothing of a log; Pebble's files were replaced or lost",
+				ErrCorrupt, log.First())
+		}
+		if err := m.adopt(log.ID()); err != nil {
+			return err
+		}
+	case m.id != log.ID():
+		return fmt.Errorf("%w: the log is of database %s, Pebble's files are of database %s", ErrCorrupt, log.ID(), m.id)
+	case applied > log.Last():
+		return fmt.Errorf("%w: the state has applied %d, but the log ends at %d", ErrCorrupt, applied, log.Last())
+	case applied+1 < log.First():
+		return fmt.Errorf("%w: the state ends at %d, but the log starts at %d", ErrCorrupt, applied, log.First())
+	}
+	if m.Applied() == log.Last() {
+		return nil
+	}
+	if err := m.replay(log, fs, dir); err != nil {
+		return fmt.Errorf("replay the log from %d to %d: %w", m.Applied()+1, log.Last(), err)
+	}
+	return nil
+}
+
+// Clean tells whether the last Close left a state that needs no log. Only then
+// may a log that is missing as a whole be begun anew.
+func (m *Machine) Clean() bool { return m.clean == m.Applied() }
+
+// adopt makes a plain Pebble database ours.
+func (m *Machine) adopt(id eventlog.ID) error {
+	if m.cmp.Name == pebble.DefaultComparer.Name {
+		if err := m.checkUnreserved(); err != nil {
+			return err
+		}
+	}
+	m.id = id
+	b := m.store.db.NewBatch()
+	if err := b.Set(keyID, m.idValue(), nil); err != nil {
+		return errors.Join(err, b.Close())
+	}
+	return m.commit(b, nil, false, 0)
+}
+
+// checkUnreserved refuses a database whose own keys are where ours would go.
+func (m *Machine) checkUnreserved() (err error) {
+	it, err := m.store.db.NewIter(nil)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, it.Close()) }()
+	if it.SeekGE(reservedPrefix) && bytes.HasPrefix(it.Key(), reservedPrefix) {
+		return fmt.Errorf("%w: the database already has key %q; keys that begin with %q cannot be used",
+			ErrReservedKey, it.Key(), ReservedPrefix)
+	}
+	return it.Error()
+}
+
+// replay applies the log from behind the applied position to its end.
+func (m *Machine) replay(log *eventlog.Log, fs vfs.FS, dir string) (err error) {
+	r, err := eventlog.OpenReader(fs, dir, m.Applied()+1)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, r.Close()) }()
+	a := applier{m: m}
+	last := log.Last()
+	for m.Applied() < last {
+		rec, ok, err := r.Next(last)
+		if err != nil {
+			return err
+		}
+		if !ok {
+			return fmt.Errorf("%w: the log ends early, after %d", ErrCorrupt, a.seq)
+		}
+		if err := a.add(rec); err != nil {
+			return err
+		}
+		if a.size >= replayBatch || rec.Seq == last {
+			if err := a.commit(); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// ApplyTerm applies the record that began a term.
+func (m *Machine) ApplyTerm(seq uint64) error {
+	return m.commit(m.store.db.NewBatch(), nil, false, seq)
+}
+
+// applier applies log records, many to a Pebble batch.
+type applier struct {
+	m       *Machine
+	batch   *pebble.Batch
+	records []record
+	wipes   bool
+	seq     uint64
+	size    int
+}
+
+func (a *applier) add(rec eventlog.Record) error {
+	if a.batch == nil {
+		a.batch = a.m.store.db.NewBatch()
+	}
+	a.seq = rec.Seq
+	if rec.Kind != eventlog.KindEntry {
+		return nil
+	}
+	e, err := DecodeEntry(rec.Payload)
+	if err != nil {
+		return fmt.Errorf("entry %d: %w", rec.Seq, err)
+	}
+	var b pebble.Batch
+	if err := b.SetRepr(e.Repr); err != nil {
+		return fmt.Errorf("entry %d: %w", rec.Seq, err)
+	}
+	if err := a.batch.Apply(&b, nil); err != nil {
+		return fmt.Errorf("entry %d: %w", rec.Seq, err)
+	}
+	a.wipes = a.wipes || hasRangeDelete(e.Repr)
+	a.m.sessions.record(e.Origin, e.Number, e.Low, rec.Seq)
+	a.m.nanos = e.Time.UnixNano()
+	a.records = append(a.records, record{e.Origin, e.Number, e.Low})
+	a.size += len(rec.Payload)
+	return nil
+}
+
+func (a *applier) commit() error {
+	b := a.batch
+	a.batch = nil
+	err := a.m.commit(b, a.records, a.wipes, a.seq)
+	a.records, a.wipes, a.size = a.records[:0], false, 0
+	return err
+}
+
+func hasRangeDelete(repr []byte) bool {
+	_, wipes, _ := scanRepr(repr)
+	return wipes
+}

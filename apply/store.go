@@ -1,0 +1,169 @@
+package apply
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
+)
+
+// store is an open Pebble database with its own write-ahead log off, and what
+// it takes to be rid of it when it breaks.
+type store struct {
+	db  *pebble.DB
+	fs  *guardFS
+	log *slog.Logger
+
+	flushed   chan struct{} // capacity 1: a flush has ended
+	failing   chan error    // capacity 1: the newest failure of a background job
+	fatal     chan struct{} // closed: Pebble met an error that it cannot survive
+	fatalErr  error         // immutable once fatal is closed
+	once      sync.Once
+	closed    atomic.Bool
+	abandoned atomic.Bool
+}
+
+// openStore opens Pebble in dir. lock is Pebble's own lock on dir, held by the
+// caller.
+func openStore(dir string, user *pebble.Options, lock *pebble.Lock, log *slog.Logger) (*store, error) {
+	s := &store{log: log, flushed: make(chan struct{}, 1), failing: make(chan error, 1), fatal: make(chan struct{})}
+	o := user.Clone()
+	if o == nil {
+		o = &pebble.Options{}
+	}
+	fs := o.FS
+	if fs == nil {
+		fs = vfs.Default
+	}
+	s.fs = newGuardFS(fs)
+	o.FS = s.fs
+	o.Lock = lock
+	o.DisableWAL = true
+	s.listen(o)
+	db, err := pebble.Open(dir, o)
+	if err != nil {
+		return nil, openError(dir, err)
+	}
+	s.db = db
+	return s, nil
+}
+
+// listen puts our logger and listener before those of the user.
+func (s *store) listen(o *pebble.Options) {
+	var next pebble.Logger = pebbleLog{s.log}
+	if o.Logger != nil {
+		next = o.Logger
+	}
+	o.Logger = &fatalLogger{Logger: next, store: s}
+	o.LoggerAndTracer = nil
+	ours := pebble.EventListener{
+		FlushEnd: func(i pebble.FlushInfo) {
+			if i.Err != nil {
+				return
+			}
+			s.fs.full.Store(nil)
+			select {
+			case s.flushed <- struct{}{}:
+			default:
+			}
+		},
+		BackgroundError: func(err error) {
+			s.log.Warn("pebble: background error", "err", err)
+			select {
+			case <-s.failing:
+			default:
+			}
+			select {
+			case s.failing <- err:
+			default:
+			}
+		},
+		// Without a handler Pebble ends the process.
+		DataCorruption: func(i pebble.DataCorruptionInfo) { s.log.Error("pebble: data corruption", "info", i.String()) },
+	}
+	if o.EventListener == nil {
+		o.EventListener = &ours
+		return
+	}
+	tee := pebble.TeeEventListener(ours, *o.EventListener)
+	o.EventListener = &tee
+}
+
+// openError names what is wrong with the directory in this package's terms.
+func openError(dir string, err error) error {
+	text := err.Error()
+	switch {
+	case strings.Contains(text, "comparer name from"), strings.Contains(text, "merger name from"),
+		strings.Contains(text, "format major version"), strings.Contains(text, "format version"):
+		return fmt.Errorf("%w: open %s: %w", ErrIncompatible, dir, err)
+	case pebble.IsCorruptionError(err):
+		return fmt.Errorf("%w: open %s: %w", ErrCorrupt, dir, err)
+	}
+	return fmt.Errorf("open Pebble in %s: %w", dir, err)
+}
+
+// fail is called by a goroutine of Pebble's that cannot go on.
+func (s *store) fail(err error) {
+	s.once.Do(func() {
+		s.fatalErr = err
+		close(s.fatal)
+	})
+}
+
+// close closes Pebble, or gives it up if it is broken. Nobody may use db after.
+func (s *store) close() error {
+	if s.closed.Swap(true) {
+		return nil
+	}
+	close(s.fs.stop)
+	done := make(chan error, 1)
+	go func() { done <- s.db.Close() }()
+	select {
+	case err := <-done:
+		return err
+	case <-s.fatal:
+		// A goroutine of Pebble's is parked for good, perhaps with its mutex
+		// held, so Close may never return. The fence keeps what is left of this
+		// Pebble off the disk; its memory is lost until the process ends.
+		s.abandoned.Store(true)
+		s.fs.lower()
+		return fmt.Errorf("pebble failed: %w", s.fatalErr)
+	}
+}
+
+// fatalLogger stands between Pebble and the end of the process: Fatalf must not
+// return, and a library must not exit.
+type fatalLogger struct {
+	pebble.Logger
+	store *store
+}
+
+func (l *fatalLogger) Fatalf(format string, args ...any) {
+	err := fmt.Errorf(format, args...)
+	for _, a := range args {
+		if e, ok := a.(error); ok { // keep the cause for errors.Is
+			err = errors.Join(err, e)
+		}
+	}
+	l.store.fail(err)
+	select {}
+}
+
+// pebbleLog sends Pebble's log to slog.
+type pebbleLog struct{ log *slog.Logger }
+
+func (l pebbleLog) Infof(format string, args ...any) {
+	if l.log.Enabled(context.Background(), slog.LevelDebug) {
+		l.log.Debug("pebble: " + fmt.Sprintf(format, args...))
+	}
+}
+func (l pebbleLog) Errorf(format string, args ...any) {
+	l.log.Error("pebble: " + fmt.Sprintf(format, args...))
+}
+func (l pebbleLog) Fatalf(format string, args ...any) { l.Errorf(format, args...) }

@@ -1,0 +1,241 @@
+package eventlog_test
+
+import (
+	"errors"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/pebbleparty/pebbleparty/eventlog"
+)
+
+var errDisk = errors.New("disk trouble")
+
+// failNth fails the n-th operation of a kind, or all from it on.
+func failNth(kind string, n int, forever bool, err error, written int) func(op) (int, error) {
+	return func(o op) (int, error) {
+		if o.kind != kind {
+			return 0, nil
+		}
+		if n--; n == 0 || n < 0 && forever {
+			return min(written, o.n), err
+		}
+		return 0, nil
+	}
+}
+
+// A full disk, or any trouble before the frames are written, leaves the log usable.
+func TestLog_GoesOnAfterFullDisk(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		size   int // of the entries; large ones need a new segment
+		before func(op) (int, error)
+	}{
+		{"extend", 500, failNth("write", 1, false, syscall.ENOSPC, 0)},
+		{"extend, short", 500, failNth("write", 1, false, syscall.ENOSPC, 100)},
+		{"create", 1900, failNth("create", 1, false, syscall.ENOSPC, 0)},
+		{"write the header", 1900, failNth("write", 1, false, syscall.ENOSPC, 0)},
+		{"write the header, short", 1900, failNth("write", 1, false, syscall.ENOSPC, 64)},
+		{"write the zeros", 1900, failNth("write", 2, false, syscall.ENOSPC, 64)},
+		{"sync the new file", 1900, failNth("sync", 1, false, syscall.ENOSPC, 0)},
+		{"sync the folder", 1900, failNth("syncdir", 1, false, syscall.ENOSPC, 0)},
+		{"write the frames", 10, failNth("write", 1, false, syscall.ENOSPC, 0)},
+		{"write the frames, short", 10, failNth("write", 1, false, syscall.ENOSPC, 50)},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			fs := memFS(t)
+			h := &hookFS{FS: fs}
+			o := small(fs)
+			o.FS = h
+			l := lead(t, o)
+			add(t, l, true, entry(2, 200))
+			h.reset(c.before)
+			_, err := l.Append([][]byte{[]byte(entry(3, c.size)), []byte(entry(4, 0))}, true)
+			if !errors.Is(err, syscall.ENOSPC) || errors.Is(err, eventlog.ErrFailed) || !strings.Contains(err.Error(), ".log") {
+				t.Fatalf("append: %v", err)
+			}
+			if l.Last() != 2 {
+				t.Fatalf("last is %d", l.Last())
+			}
+			if got := mustRead(t, fs, 0); len(got) != 2 {
+				t.Fatalf("log holds %v", got)
+			}
+			h.reset(nil)
+			if seq := add(t, l, true, entry(33, c.size), entry(44, 1)); seq != 3 {
+				t.Fatalf("appended at %d", seq)
+			}
+			must(t, l.Abort())
+			l = lead(t, o)
+			got := entries(mustRead(t, fs, 0))
+			if l.Last() != 5 || got[2] != entry(2, 200) || got[3] != entry(33, c.size) || got[4] != entry(44, 1) {
+				t.Fatalf("opened again: last %d, %d entries", l.Last(), len(got))
+			}
+		})
+	}
+}
+
+// While a new segment cannot be made, nothing more goes to the old one: a power cut could bring back the file.
+func TestLog_KeepsTryingTheNewSegment(t *testing.T) {
+	fs := memFS(t)
+	h := &hookFS{FS: fs}
+	o := small(fs)
+	o.FS = h
+	l := lead(t, o)
+	h.reset(failNth("syncdir", 1, true, errDisk, 0))
+	for _, size := range []int{1990, 1} {
+		if _, err := l.Append([][]byte{make([]byte, size)}, true); !errors.Is(err, errDisk) {
+			t.Fatalf("%d bytes: %v", size, err)
+		}
+	}
+	h.reset(nil)
+	add(t, l, true, "two")
+	must(t, l.Close())
+	if names, err := fs.List(logDir); err != nil || len(names) != 2 {
+		t.Fatalf("segments %v, %v", names, err)
+	}
+	if got := mustRead(t, fs, 0); len(got) != 2 || got[1].payload != "two" {
+		t.Fatalf("log holds %v", got)
+	}
+}
+
+func TestLog_FailsForGood(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		before func(op) (int, error)
+	}{
+		{"sync", failNth("syncdata", 1, false, errDisk, 0)},
+		{"frames, and wiping them", failNth("write", 1, true, errDisk, 30)},
+		{"frames, and syncing the wiping", func(o op) (int, error) {
+			if o.kind == "write" && o.n > 100 && o.n < 140 || o.kind == "syncdata" {
+				return o.n, errDisk
+			}
+			return 0, nil
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			fs := memFS(t)
+			h := &hookFS{FS: fs}
+			o := small(fs)
+			o.FS = h
+			l := lead(t, o)
+			add(t, l, true, entry(2, 20))
+			h.reset(c.before)
+			_, err := l.Append([][]byte{[]byte(entry(3, 70))}, true)
+			if !errors.Is(err, eventlog.ErrFailed) || !errors.Is(err, errDisk) {
+				t.Fatalf("append: %v", err)
+			}
+			if l.Durable() != 2 {
+				t.Fatalf("durable is %d", l.Durable())
+			}
+			h.reset(nil)
+			_, aerr := l.Append([][]byte{{1}}, false)
+			_, _, terr := l.StartTerm(time.Unix(1, 0))
+			for _, err := range []error{aerr, terr, l.Sync(), l.Close()} {
+				if !errors.Is(err, eventlog.ErrFailed) || !errors.Is(err, errDisk) {
+					t.Fatalf("afterwards: %v", err)
+				}
+			}
+			if n := h.count("syncdata") + h.count("write"); n != 0 {
+				t.Fatalf("%d writes and syncs on a failed log", n)
+			}
+			l = lead(t, o)
+			add(t, l, true, entry(5, 5))
+			must(t, l.Close())
+			got := entries(mustRead(t, fs, 0))
+			if got[2] != entry(2, 20) || got[l.Last()] != entry(5, 5) {
+				t.Fatalf("after opening again: %v", got)
+			}
+		})
+	}
+}
+
+// After a failed sync the page cache may lie. Open writes again what is not known to be durable, and syncs that.
+func TestLog_RewritesWhatMayNotBeOnTheDisk(t *testing.T) {
+	const header, term = 128, 56
+	for _, c := range []struct {
+		name     string
+		hint     uint64
+		from, to int64 // written again; none: nothing
+	}{
+		{"unknown", 0, 0, header + term + 3*40},
+		{"the first of three", 2, header + term + 40, header + term + 3*40},
+		{"all but the reservation behind them", 4, header + term + 120, header + term + 120 + 40},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			fs := memFS(t)
+			h := &hookFS{FS: fs}
+			o := small(fs)
+			o.FS = h
+			l := lead(t, o)
+			for _, e := range []string{"two", "three", "four"} {
+				add(t, l, true, e)
+			}
+			if c.hint == 4 {
+				must(t, l.Close())
+			} else {
+				must(t, l.Abort())
+			}
+			h.reset(nil)
+			o.DurableHint = c.hint
+			l = open(t, o)
+			var w []op
+			for _, x := range h.ops {
+				if x.kind == "write" {
+					w = append(w, x)
+				}
+			}
+			if len(w) != 1 || w[0].off != c.from || w[0].off+int64(w[0].n) != c.to || h.count("sync") != 1 {
+				t.Fatalf("operations %+v, want a write of %d to %d and a sync", h.ops, c.from, c.to)
+			}
+			must(t, l.Abort())
+		})
+	}
+	t.Run("sync fails", func(t *testing.T) {
+		fs := memFS(t)
+		must(t, lead(t, small(fs)).Abort())
+		h := &hookFS{FS: fs}
+		h.reset(failNth("sync", 1, false, errDisk, 0))
+		o := small(fs)
+		o.FS = h
+		if _, err := eventlog.Open(logDir, o); !errors.Is(err, errDisk) {
+			t.Fatalf("opened: %v", err)
+		}
+	})
+}
+
+func TestLog_SyncsNoMoreThanNeeded(t *testing.T) {
+	fs := memFS(t)
+	h := &hookFS{FS: fs}
+	o := small(fs)
+	o.FS, o.SegmentBytes, o.ChunkBytes, o.ReserveSeqs = h, 1<<20, 64<<10, 1000
+	l := lead(t, o)
+	syncs := func() int { return h.count("sync") + h.count("syncdata") + h.count("syncdir") }
+	h.reset(nil)
+	for i := range 50 {
+		add(t, l, true, entry(i, 100), entry(i, 100))
+	}
+	if h.count("write") != 50 || h.count("syncdata") != 50 || syncs() != 50 {
+		t.Fatalf("50 synced groups: %d writes, %d syncs of data, %d syncs", h.count("write"), h.count("syncdata"), syncs())
+	}
+	size := l.Size()
+	for _, x := range h.ops {
+		if x.kind == "write" && x.off+int64(x.n) > size {
+			t.Fatalf("%+v grows the file of %d bytes", x, size)
+		}
+	}
+	h.reset(nil)
+	for i := range 1000 {
+		add(t, l, false, entry(i, 5))
+	}
+	if syncs() != 1 { // the reservation
+		t.Fatalf("1000 unsynced groups: %d syncs", syncs())
+	}
+	h.reset(nil)
+	for range 3 {
+		must(t, l.Sync())
+	}
+	if syncs() != 1 {
+		t.Fatalf("%d syncs for one need", syncs())
+	}
+}

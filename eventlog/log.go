@@ -1,0 +1,438 @@
+package eventlog
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+)
+
+// Options of Open. The zero value works.
+type Options struct {
+	// FS is where the log lives. Default: vfs.Default.
+	FS vfs.FS
+	// ID is the database the log must belong to. Default: that of the log that is there, or a new random one.
+	ID ID
+	// After is the sequence number a log without any segment continues: its first record will be After+1. Default: 0.
+	After uint64
+	// DurableHint is up to where the commit word said the log was durable. A log that ends before it is corrupt, and
+	// what lies behind it is written and synced again. Default: 0, unknown.
+	DurableHint uint64
+	// SegmentBytes is the size at which a segment is closed. A group of entries is never split, so a larger one makes
+	// a larger segment. Small ones let retention work finer and cost a sync of a new file each. Default: 4 MiB.
+	SegmentBytes int64
+	// ChunkBytes is how far the segment is filled with zeros ahead of its end, in bytes: larger means that fewer syncs
+	// have to write the file's metadata too, and more room is taken by an idle log. Default: 512 KiB.
+	ChunkBytes int64
+	// ReserveSeqs is how many unsynced entries are appended for one sync of the reservation; as many sequence numbers
+	// are skipped at most when a crash came before a clean Close. Default: 65536.
+	ReserveSeqs uint64
+	// Now is the clock for segment headers and retention. Default: time.Now.
+	Now func() time.Time
+}
+
+func (o Options) withDefaults() (Options, error) {
+	var errs []error
+	if o.SegmentBytes < 0 {
+		errs = append(errs, fmt.Errorf("eventlog: SegmentBytes is %d, below 0", o.SegmentBytes))
+	}
+	if o.ChunkBytes < 0 {
+		errs = append(errs, fmt.Errorf("eventlog: ChunkBytes is %d, below 0", o.ChunkBytes))
+	}
+	if o.After >= maxSeq-1 {
+		errs = append(errs, fmt.Errorf("eventlog: After is %d, %w", o.After, ErrFull))
+	}
+	if o.ReserveSeqs > maxSeq/2 {
+		errs = append(errs, fmt.Errorf("eventlog: ReserveSeqs is %d, above %d", o.ReserveSeqs, uint64(maxSeq/2)))
+	}
+	if o.FS == nil {
+		o.FS = vfs.Default
+	}
+	if o.SegmentBytes == 0 {
+		o.SegmentBytes = 4 << 20
+	}
+	if o.ChunkBytes == 0 {
+		o.ChunkBytes = 512 << 10
+	}
+	if o.ReserveSeqs == 0 {
+		o.ReserveSeqs = 65536
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	// frames begin at multiples of 8, and so the file should end at one
+	o.SegmentBytes = (o.SegmentBytes + 7) &^ 7
+	o.ChunkBytes = (o.ChunkBytes + 7) &^ 7
+	return o, errors.Join(errs...)
+}
+
+// Log is the writer of a log. There is one at a time in all processes, the caller sees to that. Its methods are safe
+// for concurrent use; appends take turns.
+type Log struct {
+	// immutable
+	o   Options
+	dir string
+	id  ID
+
+	// mu is the writer's turn and is held over its I/O: appends go to the file one after the other.
+	mu         sync.Mutex
+	next       uint64  // next record; beyond last+1 only between Open and StartTerm
+	limit      uint64  // durable reservation: unsynced numbers stay below it
+	current    segment // the last one; size is unused
+	fresh      bool    // current holds no record
+	end        int64   // where the next frame goes
+	filled     int64   // size of the file, zeros from end on
+	started    bool    // StartTerm was called
+	mustRotate bool    // a new segment was begun: a crash can bring its file back, so nothing may go to the old one
+	buf        []byte
+
+	// syncMu is held over every sync of a segment: the kernel tells of a failed write-back only once, so no two syncs
+	// may overlap, and none may come after one that failed. Taken after mu.
+	syncMu sync.Mutex
+	file   vfs.File // of current; written under mu and syncMu, read under either
+
+	retainMu sync.Mutex // one Retain at a time; taken before segMu
+	segMu    sync.Mutex // never held over I/O
+	segs     []segment  // ascending, the last is current; under segMu
+
+	// atomic
+	last    atomic.Uint64
+	durable atomic.Uint64
+	term    atomic.Uint64
+	failed  atomic.Pointer[error] // the first failure, for good
+	closed  atomic.Bool           // set under mu and syncMu
+}
+
+// ID returns the identity of the database.
+func (l *Log) ID() ID { return l.id }
+
+// First returns the first sequence number that is still there. First == Last+1 means that there is none.
+func (l *Log) First() uint64 {
+	l.segMu.Lock()
+	defer l.segMu.Unlock()
+	return min(l.segs[0].first, l.last.Load()+1)
+}
+
+// Last returns the last sequence number that was appended, Options.After when none ever was.
+func (l *Log) Last() uint64 { return l.last.Load() }
+
+// Durable returns up to where the log is known to survive a power cut.
+func (l *Log) Durable() uint64 { return l.durable.Load() }
+
+// Term returns the term in force, 0 before the first.
+func (l *Log) Term() uint64 { return l.term.Load() }
+
+// Size returns the bytes of all segment files, the zeros ahead of the end included.
+func (l *Log) Size() int64 {
+	l.segMu.Lock()
+	defer l.segMu.Unlock()
+	var n int64
+	for i := range l.segs {
+		n += l.segs[i].size
+	}
+	return n
+}
+
+// StartTerm appends the record that begins the next term at the time t, and syncs. It must come before the first
+// Append. Its sequence number may leave a gap, which lies over all numbers that a leader before may have given to
+// entries that a power cut took. Errors are those of Append with sync.
+func (l *Log) StartTerm(t time.Time) (term, seq uint64, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err := l.usable(); err != nil {
+		return 0, 0, err
+	}
+	if l.next >= maxSeq-1 {
+		return 0, 0, ErrFull
+	}
+	if err := l.makeRoom(frameSize(termPayload)); err != nil {
+		return 0, 0, err
+	}
+	term, seq = l.term.Load()+1, l.next
+	b := appendTermFrame(l.buf[:0], l.current.crc, seq, l.durable.Load(), term, l.last.Load(), t.UnixNano())
+	if err := l.write(b); err != nil {
+		return 0, 0, err
+	}
+	l.advance(seq)
+	l.term.Store(term)
+	if err := l.syncTo(seq); err != nil {
+		return 0, 0, err
+	}
+	l.started = true
+	return term, seq, nil
+}
+
+// Append appends entries with ascending sequence numbers and returns the first of them. The entries are copied. With
+// sync it returns after they are durable, along with all that was appended before; without it they survive the death of
+// the process but not a power cut, and the number of an entry lost like that is not used again.
+//
+// After an error nothing was appended and the log goes on (a full disk: errors.Is(err, syscall.ENOSPC)), except when the
+// error is ErrFailed: then it is unknown what became of the entries.
+func (l *Log) Append(entries [][]byte, sync bool) (first uint64, err error) {
+	size := int64(reserveSize)
+	for _, e := range entries {
+		if len(e) > MaxEntry {
+			return 0, fmt.Errorf("%w: %d bytes, at most %d", ErrTooLarge, len(e), MaxEntry)
+		}
+		size += frameSize(len(e))
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err := l.usable(); err != nil {
+		return 0, err
+	}
+	if !l.started {
+		return 0, ErrNoTerm
+	}
+	if len(entries) == 0 {
+		return l.next, nil
+	}
+	if l.next+uint64(len(entries))+l.o.ReserveSeqs >= maxSeq {
+		return 0, ErrFull
+	}
+	if err := l.makeRoom(size); err != nil {
+		return 0, err
+	}
+	first = l.next
+	last := first + uint64(len(entries)) - 1
+	synced := l.durable.Load()
+	b := l.buf[:0]
+	for i, e := range entries {
+		b = appendFrame(b, l.current.crc, KindEntry, first+uint64(i), synced, e)
+	}
+	limit := l.limit
+	if !sync && last >= l.limit {
+		// A power cut may take entries whose numbers were seen. The reservation is durable before the first such
+		// number is returned, and whoever opens the log then starts above it.
+		limit = last + l.o.ReserveSeqs
+		b = appendReserveFrame(b, l.current.crc, last, synced, limit)
+		sync = true
+	}
+	if err := l.write(b); err != nil {
+		return 0, err
+	}
+	l.advance(last)
+	if sync {
+		if err := l.syncTo(last); err != nil {
+			return 0, err
+		}
+	}
+	l.limit = limit
+	return first, nil
+}
+
+// Sync returns when all that was appended before the call is durable. It does not wait for appends in progress, except
+// for their syncs. An error is ErrFailed or ErrClosed.
+func (l *Log) Sync() error { return l.syncTo(l.last.Load()) }
+
+// Close ends the log cleanly: all is durable, and sequence numbers go on without a gap after the next Open. After an
+// error entries are as durable as Durable said, and numbers may skip. The log is closed in any case.
+func (l *Log) Close() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed.Load() {
+		return nil
+	}
+	err := l.lift()
+	return errors.Join(err, l.closeFile())
+}
+
+// lift makes everything durable and then ends the reservation.
+func (l *Log) lift() error {
+	if err := l.usable(); err != nil {
+		return err
+	}
+	last := l.last.Load()
+	if err := l.syncTo(last); err != nil {
+		return err
+	}
+	if !l.started {
+		return nil // the reservation of the leader before is still needed
+	}
+	if err := l.extend(reserveSize); err != nil {
+		return err
+	}
+	// synced names the last entry now, so that a bit lost in it later is known to be corruption
+	if err := l.write(appendReserveFrame(l.buf[:0], l.current.crc, last, last, last+1)); err != nil {
+		return err
+	}
+	return l.syncFile()
+}
+
+// Abort closes the files and promises nothing: the next Open finds what a killed process leaves behind.
+func (l *Log) Abort() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed.Load() {
+		return nil
+	}
+	return l.closeFile()
+}
+
+func (l *Log) closeFile() error {
+	l.syncMu.Lock()
+	defer l.syncMu.Unlock()
+	l.closed.Store(true)
+	err := l.file.Close()
+	l.file = nil
+	return err
+}
+
+func (l *Log) usable() error {
+	if l.closed.Load() {
+		return ErrClosed
+	}
+	return l.failure()
+}
+
+func (l *Log) failure() error {
+	if p := l.failed.Load(); p != nil {
+		return *p
+	}
+	return nil
+}
+
+// fail ends the log for good and returns what every later call will.
+func (l *Log) fail(cause error) error {
+	err := fmt.Errorf("%w: %w", ErrFailed, cause)
+	l.failed.CompareAndSwap(nil, &err)
+	return l.failure()
+}
+
+// makeRoom readies n bytes at the end, in a new segment when they do not fit. After an error nothing has changed that
+// an append could see.
+func (l *Log) makeRoom(n int64) error {
+	if l.mustRotate || !l.fresh && l.end+n > l.o.SegmentBytes {
+		if err := l.rotate(n); err != nil {
+			return err
+		}
+	}
+	return l.extend(n)
+}
+
+// extend writes zeros ahead when n bytes do not fit: later syncs then overwrite blocks that exist already, and the file
+// system has no metadata to write. (vfs.File.Preallocate keeps the size and leaves unwritten extents, which it would.)
+func (l *Log) extend(n int64) error {
+	if l.end+n <= l.filled {
+		return nil
+	}
+	to := l.fillTo(l.end + n)
+	if err := writeZeros(l.file, l.filled, to); err != nil {
+		return fmt.Errorf("extend segment %s: %w", l.path(), err)
+	}
+	l.filled = to
+	l.setSize(to)
+	return nil
+}
+
+// fillTo is the size for a file with data up to end: up to a chunk ahead, though not beyond where the segment is closed.
+func (l *Log) fillTo(end int64) int64 {
+	c := l.o.ChunkBytes
+	return min((end+c)/c*c, max(end, l.o.SegmentBytes))
+}
+
+func (l *Log) setSize(n int64) {
+	l.segMu.Lock()
+	l.segs[len(l.segs)-1].size = n
+	l.segMu.Unlock()
+}
+
+// rotate begins a new segment with room for n bytes. The old one is synced first: only the last segment ever holds
+// frames that a power cut could take.
+func (l *Log) rotate(n int64) error {
+	if err := l.syncFile(); err != nil {
+		return err
+	}
+	h := header{
+		id: l.id, first: l.next, prev: l.last.Load(), before: l.current.first,
+		term: l.term.Load(), limit: l.limit, created: l.o.Now().UnixNano(),
+	}
+	l.mustRotate = true
+	size := l.fillTo(headerSize + n)
+	f, err := createSegment(l.o.FS, l.dir, &h, size)
+	if err != nil {
+		return err
+	}
+	l.mustRotate = false
+	l.syncMu.Lock()
+	old := l.file
+	l.file = f
+	l.syncMu.Unlock()
+	_ = old.Close() // synced; a failing close has nothing to tell
+	l.use(segment{header: h, size: size}, headerSize, true)
+	l.segMu.Lock()
+	l.segs = append(l.segs, l.current)
+	l.segMu.Unlock()
+	return nil
+}
+
+func (l *Log) use(s segment, end int64, fresh bool) {
+	l.current, l.end, l.filled, l.fresh = s, end, s.size, fresh
+}
+
+// write puts frames at the end. After an error that is not ErrFailed the file is as it was.
+func (l *Log) write(b []byte) error {
+	if cap(b) <= 4<<20 {
+		l.buf = b
+	}
+	err := writeFull(l.file, b, l.end)
+	if err == nil {
+		l.end += int64(len(b))
+		return nil
+	}
+	err = fmt.Errorf("write segment %s: %w", l.path(), err)
+	// Some of the frames may be in the file and even on the disk. They are wiped, durably: otherwise a power cut could
+	// bring them back behind what is appended next.
+	if zerr := writeZeros(l.file, l.end, l.end+int64(len(b))); zerr != nil {
+		return l.fail(errors.Join(err, zerr))
+	}
+	if serr := l.syncFile(); serr != nil {
+		return serr
+	}
+	return err
+}
+
+// advance takes the records up to seq as appended.
+func (l *Log) advance(seq uint64) {
+	l.next = seq + 1
+	l.fresh = false
+	l.last.Store(seq)
+}
+
+// syncTo returns when the records up to seq, which are written, are durable.
+func (l *Log) syncTo(seq uint64) error {
+	l.syncMu.Lock()
+	defer l.syncMu.Unlock()
+	if l.durable.Load() >= seq && l.file != nil {
+		return l.failure()
+	}
+	return l.syncLocked(seq)
+}
+
+// syncFile syncs whatever is in the file, also what has no sequence number.
+func (l *Log) syncFile() error {
+	l.syncMu.Lock()
+	defer l.syncMu.Unlock()
+	return l.syncLocked(l.last.Load())
+}
+
+func (l *Log) syncLocked(seq uint64) error {
+	if err := l.failure(); err != nil {
+		return err
+	}
+	if l.file == nil {
+		return ErrClosed
+	}
+	if err := l.file.SyncData(); err != nil {
+		// The kernel may have marked the pages clean: another sync would succeed and mean nothing.
+		return l.fail(fmt.Errorf("sync segment: %w", err))
+	}
+	// Only seq: what was appended meanwhile may have missed this sync.
+	l.durable.Store(max(l.durable.Load(), seq))
+	return nil
+}
+
+func (l *Log) path() string { return l.o.FS.PathJoin(l.dir, segmentName(l.current.first)) }

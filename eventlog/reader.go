@@ -1,0 +1,376 @@
+package eventlog
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"os"
+	"slices"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+)
+
+const (
+	readTail = 4 << 10   // at the end of the log, where most of a larger read would be zeros
+	readBulk = 256 << 10 // while there is a lot to read
+)
+
+// Record is one record of the log.
+type Record struct {
+	Seq     uint64
+	Term    uint64 // in force; that of the record itself for KindTerm
+	Kind    Kind
+	Time    time.Time // of StartTerm, for KindTerm only
+	Payload []byte    // the entry; nil for KindTerm. It belongs to the Reader and is valid until its next call
+}
+
+// Reader reads the log in order, in any process, also while a writer appends, begins segments and deletes them. It is
+// not safe for concurrent use. It never changes a file.
+type Reader struct {
+	// immutable
+	fs   vfs.FS
+	dir  string
+	from uint64
+
+	seg   header // of file
+	path  string
+	file  vfs.File // nil: closed
+	c     chain    // of what was returned or skipped
+	frame frame    // the next one, while Next looks at it
+
+	buf   []byte
+	pos   int   // in buf, of the next frame
+	off   int64 // of buf in the file
+	want  int   // bytes to read next
+	eof   bool  // buf ends where the file did
+	trust uint64
+	// Only what was at or below the limit when buf was read is final in it. Anything above may have been a group that
+	// failed and was wiped, and another one has the numbers now.
+}
+
+// OpenReader returns a reader whose first record is from, or the next that exists when from lies in a gap before a term
+// record. 0 is the first record still there. from may lie ahead of the log.
+//
+// Errors: CompactedError when from was deleted, os.ErrNotExist when there is no log (yet), CorruptError, ErrForeign,
+// ErrVersion, and what the file system returns. A nil fs is vfs.Default.
+func OpenReader(fs vfs.FS, dir string, from uint64) (*Reader, error) {
+	if fs == nil {
+		fs = vfs.Default
+	}
+	r := &Reader{fs: fs, dir: dir, from: from}
+	var err error
+	for range 100 { // retention may be deleting what was listed
+		if err = r.seek(); !isNotExist(err) {
+			break
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open reader of %s: %w", dir, err)
+	}
+	return r, nil
+}
+
+// seek opens the segment that holds from.
+func (r *Reader) seek() error {
+	firsts, err := listSegments(r.fs, r.dir)
+	if err != nil {
+		return err
+	}
+	i, found := slices.BinarySearch(firsts, r.from)
+	if !found && i > 0 {
+		i--
+	}
+	if len(firsts) == 0 {
+		return fmt.Errorf("no segment there: %w", os.ErrNotExist)
+	}
+	f, h, err := r.openSegment(firsts[i])
+	if errors.Is(err, errUnborn) && i == len(firsts)-1 {
+		// being created just now, or left by a crash: nothing is in it
+		if i == 0 {
+			return fmt.Errorf("no segment there yet: %w", os.ErrNotExist)
+		}
+		i--
+		f, h, err = r.openSegment(firsts[i])
+	}
+	if errors.Is(err, errUnborn) {
+		return r.headless(firsts[i])
+	}
+	if err != nil {
+		return err
+	}
+	if i == 0 && r.from != 0 && r.from <= h.prev {
+		return errors.Join(&CompactedError{First: h.first}, f.Close())
+	}
+	r.enter(f, h)
+	return nil
+}
+
+func (r *Reader) openSegment(first uint64) (vfs.File, header, error) {
+	path := r.fs.PathJoin(r.dir, segmentName(first))
+	f, err := r.fs.Open(path)
+	if err != nil {
+		return nil, header{}, err
+	}
+	h, err := readSegmentHeader(f, path, first)
+	if err != nil {
+		_ = f.Close()
+		return nil, header{}, err
+	}
+	return f, h, nil
+}
+
+// enter goes to the beginning of a segment.
+func (r *Reader) enter(f vfs.File, h header) {
+	if r.file != nil {
+		_ = r.file.Close()
+	}
+	r.file, r.seg, r.path = f, h, r.fs.PathJoin(r.dir, segmentName(h.first))
+	r.c = startChain(&h)
+	r.buf, r.pos, r.off, r.trust = r.buf[:0], 0, headerSize, 0
+}
+
+// Next returns the next record if its sequence number is limit or below. ok is false when there is none yet; call again
+// later. It does not block.
+//
+// The limit is the commit word as the leader of now has set it, or below: a record that it covers and that is damaged is
+// a CorruptError. One that it covers and of which nothing is there is not yet there; when the word does not come from the
+// leader of now (it may be ahead after a power cut) that can last. math.MaxUint64 reads what there is; only when no
+// writer is at work that is all committed.
+//
+// Errors: CompactedError when the record was deleted, CorruptError, ErrClosed, and what the file system returns. They
+// leave the reader where it is.
+func (r *Reader) Next(limit uint64) (rec Record, ok bool, err error) {
+	if r.file == nil {
+		return Record{}, false, ErrClosed
+	}
+	f := &r.frame
+	for r.c.next() <= limit {
+		v, err := r.peek(limit, f)
+		if err != nil {
+			return Record{}, false, fmt.Errorf("read segment %s: %w", r.path, err)
+		}
+		if v == frameValid && f.kind != kindReserve && f.seq > limit {
+			return Record{}, false, nil
+		}
+		reason := reasons[v]
+		if v == frameValid {
+			reason = r.c.accept(f)
+		}
+		if reason != "" {
+			moved, err := r.resolve(limit, v, reason)
+			if !moved || err != nil {
+				return Record{}, false, err
+			}
+			continue
+		}
+		r.pos += int(f.size)
+		if f.kind == kindReserve || f.seq < r.from {
+			continue
+		}
+		rec = Record{Seq: f.seq, Term: r.c.term, Kind: f.kind}
+		if f.kind == KindTerm {
+			rec.Time = unixNano(f.nanos())
+		} else {
+			rec.Payload = f.payload
+		}
+		return rec, true, nil
+	}
+	return Record{}, false, nil
+}
+
+// Close frees the reader. The payload returned last is invalid from then on.
+func (r *Reader) Close() error {
+	if r.file == nil {
+		return nil
+	}
+	err := r.file.Close()
+	r.file, r.buf = nil, nil
+	return err
+}
+
+// reasons say what is wrong with a frame that is not valid.
+var reasons = [...]string{frameShort: "frame is cut off", frameZero: "frame is missing", frameInvalid: "frame is damaged"}
+
+// peek decodes the next frame. Unless it is valid, its bytes were read in this call.
+func (r *Reader) peek(limit uint64, f *frame) (v verdict, err error) {
+	fresh := false
+	fill := func(n int) error {
+		fresh = true
+		return r.fill(n, limit)
+	}
+	if r.c.next() > r.trust {
+		r.want = readTail
+		if err := fill(r.want); err != nil {
+			return v, err
+		}
+	}
+	for {
+		v = decodeFrame(r.buf[r.pos:], r.seg.crc, f)
+		switch {
+		case v == frameValid && (f.seq <= r.trust || fresh):
+			return v, nil
+		case v == frameShort && fresh && r.eof:
+			return v, nil
+		case v == frameShort:
+			// the end of the buffer: there is more to read than it holds
+			r.want = min(2*max(r.want, readTail), readBulk)
+			n := max(int64(r.want), f.size)
+			if n > readBulk { // a damaged length must not cost the memory it claims
+				if there, err := r.left(); err != nil || f.size > there {
+					return v, err
+				}
+			}
+			if err := fill(int(n)); err != nil {
+				return v, err
+			}
+		case fresh:
+			return v, nil
+		default:
+			if err := fill(readTail); err != nil {
+				return v, err
+			}
+		}
+	}
+}
+
+// left returns how many bytes the file has from the next frame on.
+func (r *Reader) left() (int64, error) {
+	info, err := r.file.Stat()
+	if err != nil {
+		return 0, err
+	}
+	return info.Size() - r.off - int64(r.pos), nil
+}
+
+// fill reads n bytes, or what there is, from the next frame on.
+func (r *Reader) fill(n int, limit uint64) error {
+	r.off += int64(r.pos)
+	r.pos = 0
+	if cap(r.buf) < n || cap(r.buf) > 16*readBulk && n <= readBulk {
+		r.buf = make([]byte, max(n, readBulk))
+	}
+	got, err := r.file.ReadAt(r.buf[:n], r.off)
+	r.buf, r.eof = r.buf[:got], got < n
+	r.trust = limit
+	if errors.Is(err, io.EOF) {
+		err = nil
+	}
+	return err
+}
+
+// resolve finds out why the next frame is not there: the segment ends here and the next one must be entered, or the
+// record is not there yet, or was deleted, or is damaged. moved tells to look again.
+func (r *Reader) resolve(limit uint64, v verdict, reason string) (moved bool, err error) {
+	firsts, err := listSegments(r.fs, r.dir)
+	if err != nil {
+		return false, err
+	}
+	i, listed := slices.BinarySearch(firsts, r.seg.first)
+	rest := firsts[i:] // those behind this one
+	if listed {
+		rest = rest[1:]
+	}
+	if len(rest) > 0 {
+		if moved, err = r.advance(rest); moved || err != nil {
+			return moved, err
+		}
+	}
+	if !listed {
+		return false, r.gone(firsts)
+	}
+	// The segment by its name again: it may have been created anew since it was opened, and something may have been
+	// appended since it was read.
+	if moved, err = r.reopen(limit); moved || err != nil {
+		return moved, err
+	}
+	if len(rest) > 0 {
+		return false, r.corrupt(reason)
+	}
+	b, err := readFrom(r.file, r.off+int64(r.pos))
+	if err != nil {
+		return false, fmt.Errorf("read segment %s: %w", r.path, err)
+	}
+	zero := v == frameZero || v == frameShort && allZero(b)
+	proof := findProof(b, r.seg.crc, r.c.last+1)
+	if proof == 0 && (zero || limit == math.MaxUint64) {
+		return false, nil
+	}
+	if moved, err = r.reopen(limit); moved || err != nil { // appended between the two looks
+		return moved, err
+	}
+	return false, r.corrupt(reason)
+}
+
+// advance enters the segment behind this one if this one ends here.
+func (r *Reader) advance(rest []uint64) (moved bool, err error) {
+	f, h, err := r.openSegment(rest[0])
+	if isNotExist(err) {
+		return true, nil // deleted since it was listed
+	}
+	if errors.Is(err, errUnborn) {
+		if len(rest) == 1 {
+			return false, nil
+		}
+		return false, r.headless(rest[0])
+	}
+	if err != nil {
+		return false, err
+	}
+	if h.id != r.seg.id {
+		return false, errors.Join(fmt.Errorf("%w: segment %d belongs to database %v, not to %v", ErrForeign, h.first, h.id, r.seg.id), f.Close())
+	}
+	if h.before != r.seg.first || h.prev != r.c.last || h.term != r.c.term {
+		return false, f.Close()
+	}
+	r.enter(f, h)
+	return true, nil
+}
+
+// gone says what it means that this segment is not there any more.
+func (r *Reader) gone(firsts []uint64) error {
+	if len(firsts) == 0 {
+		return fmt.Errorf("read %s: the log has gone: %w", r.dir, os.ErrNotExist)
+	}
+	if firsts[0] > r.seg.first {
+		return &CompactedError{First: firsts[0]}
+	}
+	return r.corrupt("the segment has gone")
+}
+
+// reopen opens this segment's file again and reports whether the next frame is there now.
+func (r *Reader) reopen(limit uint64) (moved bool, err error) {
+	f, h, err := r.openSegment(r.seg.first)
+	switch {
+	case isNotExist(err):
+		return true, nil
+	case errors.Is(err, errUnborn):
+		return false, nil
+	case err != nil:
+		return false, err
+	case h.crc != r.seg.crc && r.off+int64(r.pos) == headerSize && h.id == r.seg.id && h.prev == r.c.last:
+		r.enter(f, h) // nothing was read from the one before
+		return true, nil
+	case h.crc != r.seg.crc:
+		return false, errors.Join(r.corrupt("the segment was replaced"), f.Close())
+	}
+	_ = r.file.Close()
+	r.file = f
+	r.trust = 0
+	var got frame
+	v, err := r.peek(limit, &got)
+	if err != nil {
+		return false, fmt.Errorf("read segment %s: %w", r.path, err)
+	}
+	c := r.c
+	return v == frameValid && c.accept(&got) == "", nil
+}
+
+func (r *Reader) corrupt(reason string) error {
+	return &CorruptError{File: r.path, Offset: r.off + int64(r.pos), Seq: r.c.next(), Reason: reason}
+}
+
+func (r *Reader) headless(first uint64) error {
+	return &CorruptError{File: r.fs.PathJoin(r.dir, segmentName(first)), Seq: first, Reason: "segment has no header"}
+}

@@ -1,0 +1,319 @@
+package eventlog
+
+import (
+	"bytes"
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"os"
+	"slices"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+)
+
+// Open opens the log in dir for writing, and creates the directory (0700) and the first segment when they are missing.
+// What a crash left half written at the end is cut off; after that all that is there is durable, and StartTerm must come
+// next. It reads the last segment and the headers of the others; damage inside the others shows when a Reader comes by.
+//
+// Errors: CorruptError when something durable is damaged or missing, ErrForeign, ErrVersion, and what the file system
+// returns. After an error the log is as it was, or as much of its torn tail is gone as was going to be cut.
+func Open(dir string, o Options) (*Log, error) {
+	o, err := o.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	l := &Log{o: o, dir: dir}
+	if err := l.open(); err != nil {
+		return nil, fmt.Errorf("open log %s: %w", dir, err)
+	}
+	return l, nil
+}
+
+func (l *Log) open() error {
+	if err := l.o.FS.MkdirAll(l.dir, 0o700); err != nil {
+		return err
+	}
+	unborn, err := l.load()
+	if err != nil {
+		return err
+	}
+	if err := l.check(); err != nil {
+		return err
+	}
+	if len(l.segs) == 0 {
+		return l.begin(unborn)
+	}
+	if err := l.recover(unborn); err != nil {
+		if l.file != nil {
+			_ = l.file.Close()
+		}
+		return err
+	}
+	return nil
+}
+
+// load reads the headers of all segments. The last file may be one that a crash left without a usable header and
+// without data: it is not among them, unborn names it.
+func (l *Log) load() (unborn uint64, err error) {
+	firsts, err := listSegments(l.o.FS, l.dir)
+	if err != nil {
+		return 0, err
+	}
+	for i, first := range firsts {
+		s, err := loadSegment(l.o.FS, l.dir, first)
+		if err == nil {
+			l.segs = append(l.segs, s)
+			continue
+		}
+		var ce *CorruptError
+		noHeader := errors.Is(err, errUnborn)
+		badSum := errors.As(err, &ce) && ce.Reason == reasonHeaderSum
+		if !noHeader && !badSum {
+			return 0, err
+		}
+		if noHeader {
+			err = &CorruptError{File: l.o.FS.PathJoin(l.dir, segmentName(first)), Seq: first, Reason: "segment has no header"}
+		}
+		if i < len(firsts)-1 {
+			return 0, err
+		}
+		if used, uerr := l.hasData(first); used || uerr != nil {
+			return 0, errors.Join(uerr, err)
+		}
+		unborn = first
+	}
+	return unborn, nil
+}
+
+// hasData reports whether there is anything behind a segment's header. A frame is written only after the header is
+// durable, so data behind a bad header is a header that was damaged later.
+func (l *Log) hasData(first uint64) (bool, error) {
+	f, err := l.o.FS.Open(l.o.FS.PathJoin(l.dir, segmentName(first)))
+	if err != nil {
+		return false, err
+	}
+	defer f.Close()
+	b, err := readFrom(f, headerSize)
+	return !allZero(b), err
+}
+
+// check sees whether the headers belong to one log of the right identity, without a segment missing in between.
+func (l *Log) check() error {
+	l.id = l.o.ID
+	for i := range l.segs {
+		s := &l.segs[i]
+		path := l.o.FS.PathJoin(l.dir, segmentName(s.first))
+		if l.id == (ID{}) {
+			l.id = s.id
+		}
+		if s.id != l.id {
+			return fmt.Errorf("%w: %s belongs to database %v, not to %v", ErrForeign, path, s.id, l.id)
+		}
+		if i == 0 {
+			continue
+		}
+		if p := &l.segs[i-1]; s.before != p.first || s.term < p.term {
+			return &CorruptError{File: path, Seq: p.first, Reason: fmt.Sprintf("follows segment %d, but the one before it is %d", s.before, p.first)}
+		}
+	}
+	if l.id == (ID{}) {
+		_, _ = rand.Read(l.id[:]) // never fails, crypto/rand ends the process instead
+	}
+	return nil
+}
+
+// begin creates the first segment.
+func (l *Log) begin(unborn uint64) error {
+	first := l.o.After + 1
+	if unborn > first || l.o.DurableHint > l.o.After {
+		// numbers from After+1 on were given out before: what stood there has gone, and they must not be given out again
+		return &CorruptError{
+			File: l.dir, Seq: first,
+			Reason: fmt.Sprintf("no segment is there, though the log was durable up to %d", max(l.o.DurableHint, unborn-min(unborn, 1))),
+		}
+	}
+	if unborn != 0 {
+		if err := l.o.FS.Remove(l.o.FS.PathJoin(l.dir, segmentName(unborn))); err != nil {
+			return err
+		}
+	}
+	h := header{id: l.id, first: first, prev: l.o.After, limit: first, created: l.o.Now().UnixNano()}
+	size := l.fillTo(headerSize)
+	f, err := createSegment(l.o.FS, l.dir, &h, size)
+	if err != nil {
+		return err
+	}
+	if err := syncDir(l.o.FS, l.o.FS.PathDir(l.dir)); err != nil { // or a power cut takes the folder with all that is in it
+		return errors.Join(err, f.Close())
+	}
+	l.file = f
+	l.use(segment{header: h, size: size}, headerSize, true)
+	l.segs = []segment{l.current}
+	l.next, l.limit = first, first
+	l.last.Store(l.o.After)
+	l.durable.Store(l.o.After)
+	return nil
+}
+
+// recover walks the last segment, cuts its torn tail and makes durable what is left.
+func (l *Log) recover(unborn uint64) error {
+	s := l.segs[len(l.segs)-1]
+	path := l.o.FS.PathJoin(l.dir, segmentName(s.first))
+	f, err := l.o.FS.OpenReadWrite(path, vfs.WriteCategoryUnspecified)
+	if err != nil {
+		return err
+	}
+	l.file = f
+	w, err := walk(f, s.size, &s.header, l.o.DurableHint)
+	if err != nil {
+		return fmt.Errorf("read segment %s: %w", path, err)
+	}
+	b, err := readFrom(f, w.rewrite)
+	if err != nil {
+		return fmt.Errorf("read segment %s: %w", path, err)
+	}
+	end := w.end - w.rewrite
+	data := lastNonZero(b, end)
+	if reason := w.lost(b, s.header.crc, l.o.DurableHint, unborn); reason != "" {
+		return &CorruptError{File: path, Offset: w.end, Seq: w.next(), Reason: reason}
+	}
+	if unborn != 0 {
+		if err := l.o.FS.Remove(l.o.FS.PathJoin(l.dir, segmentName(unborn))); err != nil {
+			return err
+		}
+	}
+	// The torn tail becomes zeros: an old frame must never come back behind new ones. And what no sync is known of is
+	// written again: a sync that failed under a dead leader leaves pages in the cache that are marked clean and are not
+	// on the disk, and no sync would write them.
+	clear(b[end:data])
+	if data > 0 {
+		if err := writeFull(f, b[:data], w.rewrite); err != nil {
+			return fmt.Errorf("repair segment %s: %w", path, err)
+		}
+		if err := f.Sync(); err != nil {
+			return fmt.Errorf("sync segment %s: %w", path, err)
+		}
+	}
+	// for a segment whose leader died before it synced its name, and for names that were removed
+	if err := syncDir(l.o.FS, l.dir); err != nil {
+		return err
+	}
+	l.use(s, w.end, w.first != 0)
+	l.next = max(w.next(), w.limit)
+	l.limit = w.limit
+	l.last.Store(w.last)
+	l.durable.Store(w.last)
+	l.term.Store(w.term)
+	return nil
+}
+
+// walked is what a walk found out about a segment.
+type walked struct {
+	chain
+	end     int64 // of the valid frames
+	rewrite int64 // from here on nothing is known to be durable
+}
+
+// walk goes over the valid frames at the beginning of a segment. Records up to hint are known to be durable. It reads
+// piece by piece: the checksums then run over bytes that the processor still has at hand.
+func walk(f vfs.File, size int64, h *header, hint uint64) (walked, error) {
+	w := walked{chain: startChain(h), end: headerSize}
+	var b []byte // the file from at on
+	at := w.end
+	var fr frame
+	for {
+		v := decodeFrame(b[w.end-at:], h.crc, &fr)
+		switch {
+		case v == frameShort && w.end+fr.size <= size:
+			at = w.end
+			b = slices.Grow(b[:0], int(min(max(readBulk, fr.size), size-at)))
+			n, err := f.ReadAt(b[:min(int64(cap(b)), size-at)], at)
+			if err != nil && !errors.Is(err, io.EOF) || int64(n) < fr.size {
+				return w, errors.Join(err, io.ErrUnexpectedEOF)
+			}
+			b = b[:n]
+			continue
+		case v != frameValid || w.accept(&fr) != "":
+			return w, nil
+		}
+		w.end += fr.size
+		// not a reservation behind the last such record: it is a write of its own, and its sync may have failed
+		if fr.kind != kindReserve && fr.seq <= hint {
+			w.rewrite = w.end
+		}
+	}
+}
+
+// lost says why what ends the walk is not a torn tail; b is the file from w.rewrite on.
+func (w *walked) lost(b []byte, seed uint32, hint, unborn uint64) (reason string) {
+	if hint > w.last {
+		return fmt.Sprintf("the log was durable up to %d", hint)
+	}
+	// a following segment is begun only when all of this one is durable
+	if unborn != 0 && unborn != w.last+1 && unborn != max(w.last+1, w.limit) {
+		return fmt.Sprintf("segment %d was begun behind it", unborn)
+	}
+	if at := findProof(b[w.end-w.rewrite:], seed, w.last+1); at != 0 {
+		return fmt.Sprintf("frame is damaged, and the one at offset %d was written when it was durable", w.end+at)
+	}
+	return ""
+}
+
+// findProof looks behind the invalid frame that b begins with for one that was written when seq was durable already, and
+// returns its offset, 0 when there is none.
+func findProof(b []byte, seed uint32, seq uint64) int64 {
+	// Bytes that callers chose may look like frames, all of them as long as the file. No real tail needs that much work.
+	budget := 64<<20 + 16*int64(len(b))
+	var f frame
+	for at := int64(8); at+frameHeader <= int64(len(b)); at += 8 {
+		if binary.LittleEndian.Uint64(b[at+24:]) == 0 {
+			// not a frame; whole blocks without data go fast
+			for int64(len(b)) >= at+4096 && allZero(b[at:at+4096]) {
+				at += 4096 - 32 // the block's last words may begin a frame
+			}
+			continue
+		}
+		if decodeHeader(b[at:], &f) != frameShort || f.synced < seq || at+f.size > int64(len(b)+7)&^7 {
+			continue
+		}
+		if budget -= f.size; budget < 0 {
+			return at // cannot be told: rather stop than lose anything
+		}
+		end := at + frameHeader + int64(binary.LittleEndian.Uint32(b[at+4:]))
+		if end <= int64(len(b)) && crc32.Update(seed, castagnoli, b[at+4:end]) == binary.LittleEndian.Uint32(b[at:]) {
+			return at
+		}
+	}
+	return 0
+}
+
+// lastNonZero returns the offset behind the last byte of b[from:] that is not zero, from when there is none.
+func lastNonZero(b []byte, from int64) int64 {
+	end := int64(len(b))
+	for end-from >= 4096 && allZero(b[end-4096:end]) {
+		end -= 4096
+	}
+	return from + int64(len(bytes.TrimRight(b[from:end], "\x00")))
+}
+
+// readFrom reads a file from an offset to its end in one go.
+func readFrom(f vfs.File, from int64) ([]byte, error) {
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if info.Size() <= from {
+		return nil, nil
+	}
+	b := make([]byte, info.Size()-from)
+	n, err := f.ReadAt(b, from)
+	if errors.Is(err, io.EOF) {
+		err = nil
+	}
+	return b[:n], err
+}
+
+func isNotExist(err error) bool { return errors.Is(err, os.ErrNotExist) }

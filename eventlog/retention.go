@@ -1,0 +1,58 @@
+package eventlog
+
+import (
+	"fmt"
+	"time"
+)
+
+// Retention says how much of the log to keep. The zero value keeps everything.
+type Retention struct {
+	// MaxBytes bounds the size of all segment files. Default: 0, no bound.
+	MaxBytes int64
+	// MaxAge is how old a record may grow: a segment goes when its newest record is older. Default: 0, no bound.
+	MaxAge time.Duration
+}
+
+// Retain deletes the oldest segments as r says, but only whole ones, only those without a record above keep, and never
+// the last one. Appends go on meanwhile. After an error (on Windows, a reader in a segment is one) the rest of the log
+// is whole, and what is left to delete goes with the next call.
+func (l *Log) Retain(r Retention, keep uint64) error {
+	l.retainMu.Lock()
+	defer l.retainMu.Unlock()
+	for {
+		if l.closed.Load() {
+			return ErrClosed // the next leader may be at work on the files
+		}
+		first, ok := l.expendable(r, keep)
+		if !ok {
+			return nil
+		}
+		path := l.o.FS.PathJoin(l.dir, segmentName(first))
+		if err := l.o.FS.Remove(path); err != nil {
+			return fmt.Errorf("delete segment %s: %w", path, err)
+		}
+		l.segMu.Lock()
+		l.segs = append([]segment(nil), l.segs[1:]...)
+		l.segMu.Unlock()
+		// one at a time, so that a power cut cannot take a later segment and leave an earlier one
+		if err := syncDir(l.o.FS, l.dir); err != nil {
+			return fmt.Errorf("delete segment %s: %w", path, err)
+		}
+	}
+}
+
+// expendable returns the oldest segment if it may and should go.
+func (l *Log) expendable(r Retention, keep uint64) (first uint64, ok bool) {
+	l.segMu.Lock()
+	defer l.segMu.Unlock()
+	if len(l.segs) < 2 || l.segs[1].prev > keep {
+		return 0, false
+	}
+	var total int64
+	for i := range l.segs {
+		total += l.segs[i].size
+	}
+	tooMuch := r.MaxBytes > 0 && total > r.MaxBytes
+	tooOld := r.MaxAge > 0 && l.o.Now().Sub(unixNano(l.segs[1].created)) > r.MaxAge
+	return l.segs[0].first, tooMuch || tooOld
+}

@@ -1,0 +1,202 @@
+package party
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"sync"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/nats-io/nats.go"
+
+	"encoding/binary"
+
+	"github.com/pebbleparty/pebbleparty/snapshot"
+)
+
+// desk answers what followers ask for, other than small writes: a few workers
+// share one queue, so that a read which has to go to the disk holds up nobody
+// else's.
+type desk struct {
+	l         *leader
+	in        chan *nats.Msg
+	transfers transfers
+}
+
+func newDesk(l *leader) *desk {
+	return &desk{l: l, in: make(chan *nats.Msg, inbound)}
+}
+
+func (d *desk) start(wg *sync.WaitGroup) {
+	for range max(4, runtime.GOMAXPROCS(0)) {
+		wg.Go(d.work)
+	}
+}
+
+func (d *desk) work() {
+	var out, scratch []byte
+	for {
+		select {
+		case <-d.l.ctx.Done():
+			return
+		case m := <-d.in:
+			out, scratch = d.handle(m, m.Data, out[:0], scratch)
+			if cap(out) > chunk {
+				out = nil
+			}
+			if cap(scratch) > chunk {
+				scratch = nil
+			}
+		}
+	}
+}
+
+// handle answers one request, whose whole bytes are data. out and scratch are
+// buffers for the reply and for values, returned for the next.
+func (d *desk) handle(m *nats.Msg, data, out, scratch []byte) ([]byte, []byte) {
+	t, body, err := openMessage(data)
+	if err == nil {
+		switch t {
+		case msgHello:
+			out, err = d.hello(body, out)
+		case msgRead:
+			out, scratch, err = d.read(body, out, scratch)
+		case msgPage:
+			out, err = d.page(body, out)
+		case msgStatus:
+			out, err = d.status(out)
+		case msgPull:
+			out, err = d.transfers.pull(body, out)
+		case msgPart:
+			var whole []byte
+			if whole, err = d.transfers.part(body); err == nil && whole != nil {
+				return d.assembled(m, whole, out, scratch)
+			}
+			out = appendHeader(out, msgAck)
+		default:
+			err = fmt.Errorf("%w: request type %d", errWire, t)
+		}
+	}
+	if errors.Is(err, errLost) {
+		return out, scratch // the connection ends in a moment, and the request is sent again
+	}
+	if err != nil {
+		out = appendError(appendHeader(out[:0], msgError), err)
+	}
+	d.reply(m, out)
+	return out, scratch
+}
+
+// assembled handles a request that came in parts.
+func (d *desk) assembled(m *nats.Msg, whole, out, scratch []byte) ([]byte, []byte) {
+	t, _, err := openMessage(whole)
+	if err == nil && t == msgPart {
+		err = fmt.Errorf("%w: parts within parts", errWire)
+	}
+	if err == nil && t != msgWrite {
+		return d.handle(m, whole, out, scratch)
+	}
+	var j *job
+	if err == nil {
+		j, err = decodeJob(whole, func(b []byte) { d.reply(m, b) })
+	}
+	if err != nil {
+		d.reply(m, appendError(appendHeader(nil, msgError), err))
+		return out, scratch
+	}
+	select {
+	case d.l.seq.local <- j:
+	case <-d.l.ctx.Done():
+	}
+	return out, scratch
+}
+
+// reply sends a reply, or its announcement when it does not fit one message.
+func (d *desk) reply(m *nats.Msg, b []byte) {
+	if len(b) > chunk {
+		b = d.transfers.announce(b)
+	}
+	if err := m.Respond(b); err != nil && d.l.ctx.Err() == nil {
+		d.l.db.log.Warn("party: reply", "err", err)
+	}
+}
+
+func (d *desk) hello(body, out []byte) ([]byte, error) {
+	var h helloRequest
+	if err := h.decode(body); err != nil {
+		return nil, err
+	}
+	o := d.l.db.opts.Pebble
+	if h.Comparer != o.Comparer.Name {
+		return nil, fmt.Errorf("%w: this process brings comparer %q, the database has %q", ErrIncompatible, h.Comparer, o.Comparer.Name)
+	}
+	if h.Merger != o.Merger.Name {
+		return nil, fmt.Errorf("%w: this process brings merger %q, the database has %q", ErrIncompatible, h.Merger, o.Merger.Name)
+	}
+	w := welcome{Term: d.l.term, PID: uint64(os.Getpid()), Database: d.l.log.ID(), Committed: d.l.word.Committed()}
+	return w.append(out), nil
+}
+
+func (d *desk) read(body, out, scratch []byte) (_, _ []byte, err error) {
+	id, keys, err := decodeKeys(body)
+	if err != nil {
+		return nil, scratch, err
+	}
+	if !d.l.enter() {
+		return nil, scratch, errLost
+	}
+	defer d.l.exit()
+	if err := d.l.current(); err != nil {
+		return nil, scratch, err
+	}
+	out = appendHeader(out, msgValues)
+	out = binary.AppendUvarint(out, id)
+	out = binary.AppendUvarint(out, uint64(len(keys)))
+	for _, k := range keys {
+		scratch, err = d.l.machine.Get(scratch[:0], k)
+		switch {
+		case errors.Is(err, pebble.ErrNotFound):
+			out = append(out, 0)
+		case err != nil:
+			return nil, scratch, err
+		default:
+			out = append(out, 1)
+			out = appendBytes(out, scratch)
+		}
+	}
+	return out, scratch, nil
+}
+
+func (d *desk) page(body, out []byte) ([]byte, error) {
+	var r snapshot.Request
+	if err := r.Decode(body); err != nil {
+		return nil, fmt.Errorf("%w: %w", errWire, err)
+	}
+	return d.l.page(&r, appendHeader(out, msgPageReply))
+}
+
+// page appends one page of the state, after the term, to out.
+func (l *leader) page(r *snapshot.Request, out []byte) ([]byte, error) {
+	if !l.enter() {
+		return nil, errLost
+	}
+	defer l.exit()
+	if err := l.current(); err != nil {
+		return nil, err
+	}
+	out = binary.AppendUvarint(out, l.term)
+	return r.Read(out, l.machine, l.db.opts.Pebble.Comparer)
+}
+
+func (d *desk) status(out []byte) ([]byte, error) {
+	s := d.l.status()
+	return s.append(out), nil
+}
+
+func (l *leader) status() leaderStatus {
+	return leaderStatus{
+		Term: l.term, PID: uint64(os.Getpid()), Committed: l.word.Committed(),
+		Applied: l.machine.Applied(), FirstSeq: l.log.First(), Followers: uint64(l.server.Followers()),
+	}
+}

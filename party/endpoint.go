@@ -1,0 +1,85 @@
+package party
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/pebbleparty/pebbleparty/embednats"
+)
+
+const (
+	endpointMagic   = "pebbleparty-endpoint"
+	endpointVersion = 1
+	// maxEndpoint bounds what is read of a file that may be anything.
+	maxEndpoint = 64 << 10
+)
+
+// endpoint says where the leader listens. It is a file that other processes
+// read; only the holder of the leader lock writes or removes it.
+type endpoint struct {
+	Magic    string            `json:"magic"`
+	Version  int               `json:"version"`
+	Database string            `json:"database"`
+	Term     uint64            `json:"term"`
+	PID      int               `json:"pid"`
+	Started  time.Time         `json:"started"`
+	Address  embednats.Address `json:"address"`
+}
+
+var errNoEndpoint = errors.New("party: no leader has published where it listens")
+
+func decodeEndpoint(b []byte) (endpoint, error) {
+	var e endpoint
+	if err := json.Unmarshal(b, &e); err != nil || e.Magic != endpointMagic {
+		// A power cut can leave an empty or torn file, since it is not synced;
+		// the leader that wrote it is gone then.
+		return endpoint{}, fmt.Errorf("%w: the endpoint file is not one of ours", errNoEndpoint)
+	}
+	if e.Version != endpointVersion {
+		return endpoint{}, fmt.Errorf("%w: endpoint version %d, this program knows version %d; run the same version of party in all processes",
+			ErrIncompatible, e.Version, endpointVersion)
+	}
+	if e.Address == "" {
+		return endpoint{}, fmt.Errorf("%w: the endpoint file names no address", errNoEndpoint)
+	}
+	return e, nil
+}
+
+func readEndpoint(path string) (endpoint, error) {
+	f, err := os.Open(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return endpoint{}, errNoEndpoint
+	}
+	if err != nil {
+		return endpoint{}, err
+	}
+	defer f.Close()
+	b := make([]byte, maxEndpoint)
+	n, err := f.Read(b)
+	if err != nil {
+		return endpoint{}, fmt.Errorf("%w: %w", errNoEndpoint, err)
+	}
+	return decodeEndpoint(b[:n])
+}
+
+// publish puts e in place for others to find. Nothing is synced: the file means
+// something only while the process that wrote it lives.
+func (e endpoint) publish(path string) error {
+	e.Magic, e.Version = endpointMagic, endpointVersion
+	b, err := json.Marshal(e)
+	if err != nil {
+		return err
+	}
+	tmp := path + ".new" // one name: only the lock holder writes it
+	if err := os.WriteFile(tmp, append(b, '\n'), 0o600); err != nil {
+		return fmt.Errorf("write %s: %w", filepath.Base(path), err)
+	}
+	if err := renameOver(tmp, path); err != nil {
+		return fmt.Errorf("publish %s: %w", filepath.Base(path), err)
+	}
+	return nil
+}

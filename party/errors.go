@@ -1,0 +1,100 @@
+package party
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/pebbleparty/pebbleparty/apply"
+	"github.com/pebbleparty/pebbleparty/eventlog"
+)
+
+// What a call can fail with, besides the error of its context, what the file
+// system said, and pebble.ErrNotFound. Test with errors.Is.
+var (
+	// ErrClosed: the handle was closed before or during the call. A write that
+	// was under way may have been applied or not: unknown.
+	ErrClosed = errors.New("party: closed")
+
+	// ErrLeaderLost: with Options.NoRetry, the leader went away with the call
+	// under way. What became of a write is unknown: it may be in the log, and
+	// then every later leader has it, or not. Without NoRetry a call is never
+	// failed with this; it is sent again to the next leader and takes effect
+	// once.
+	ErrLeaderLost = errors.New("party: leader lost")
+
+	// ErrUnknownOutcome: a write had to be sent again to another leader, and in
+	// the time between so many other handles wrote (apply.MaxOrigins, 1024) that
+	// it could not be told whether it had been applied. It was not applied again.
+	ErrUnknownOutcome = errors.New("party: outcome of the write is unknown")
+
+	// ErrSnapshotLost: an iterator with Strict lost the leader that held its
+	// point in time.
+	ErrSnapshotLost = errors.New("party: point in time lost with its leader")
+
+	// ErrTooLarge: the batch is longer than MaxBatch. It was not applied.
+	ErrTooLarge = errors.New("party: too large")
+
+	// ErrReservedKey: the key begins with the prefix that party keeps its own
+	// bookkeeping under. The write was not applied.
+	ErrReservedKey = errors.New("party: reserved key")
+
+	// ErrUnsupported: a batch holds an operation other than Set, Delete,
+	// SingleDelete, DeleteRange and Merge, or is malformed. It was not applied.
+	ErrUnsupported = errors.New("party: unsupported operation")
+
+	// ErrDiskFull: there is no room for the write. It was not applied. Reads go
+	// on, and writes resume when there is room.
+	ErrDiskFull = errors.New("party: disk full")
+
+	// ErrIncompatible: another comparer or merger than the database was made
+	// with, or a database written by a newer version.
+	ErrIncompatible = errors.New("party: incompatible")
+
+	// ErrCorrupt: a file is damaged; the text names the file and, for the log,
+	// the offset and the sequence number. Nothing was changed.
+	ErrCorrupt = errors.New("party: corrupt")
+
+	// ErrInUse: a program that does not use party has the database open.
+	ErrInUse = errors.New("party: opened by a program that does not use party")
+
+	// ErrNetworkFS: the directory is on a network file system, where file locks
+	// and shared memory do not work between machines.
+	ErrNetworkFS = errors.New("party: network file system")
+)
+
+// MaxBatch is the longest batch, in bytes of its representation (keys, values
+// and a few bytes for each operation), that a write may have, in every role:
+// 256 MiB. Values are read back whole, so it also bounds those.
+const MaxBatch = apply.MaxBatch
+
+// wrapError puts what a lower package or the file system said into this
+// package's terms, keeping the cause.
+func wrapError(err error) error {
+	var sentinel error
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, apply.ErrReservedKey):
+		sentinel = ErrReservedKey
+	case errors.Is(err, apply.ErrTooLarge), errors.Is(err, eventlog.ErrTooLarge):
+		sentinel = ErrTooLarge
+	case errors.Is(err, apply.ErrUnsupported), errors.Is(err, apply.ErrInvalidBatch):
+		sentinel = ErrUnsupported
+	case errors.Is(err, apply.ErrIncompatible), errors.Is(err, eventlog.ErrVersion):
+		sentinel = ErrIncompatible
+	case errors.Is(err, apply.ErrCorrupt), errors.Is(err, eventlog.ErrCorrupt), errors.Is(err, eventlog.ErrForeign),
+		pebble.IsCorruptionError(err):
+		sentinel = ErrCorrupt
+	case vfs.IsNoSpaceError(err):
+		sentinel = ErrDiskFull
+	default:
+		return err
+	}
+	if errors.Is(err, sentinel) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", sentinel, err)
+}

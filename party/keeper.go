@@ -1,0 +1,73 @@
+package party
+
+import (
+	"time"
+
+	"github.com/pebbleparty/pebbleparty/eventlog"
+)
+
+// flushBytes is how much log may pile up that Pebble has not made durable: that
+// is what the next leader has to replay before it can serve.
+const flushBytes = 1 << 20
+
+// keepEvery is how often retention by age is looked at.
+const keepEvery = time.Minute
+
+// keep does the leader's housekeeping until the term ends: it has Pebble flush
+// when much is unflushed, removes what retention lets go, and forgets transfers
+// that nobody comes for.
+func (l *leader) keep() {
+	retention := eventlog.Retention{MaxBytes: l.db.opts.Retention.MaxBytes, MaxAge: l.db.opts.Retention.MaxAge}
+	tick := time.NewTicker(keepEvery)
+	defer tick.Stop()
+	sweep := time.NewTicker(transferIdle)
+	defer sweep.Stop()
+	unflushed := l.replayed
+	for {
+		if unflushed >= flushBytes {
+			unflushed = 0
+			if err := l.machine.FlushSoon(); err != nil {
+				l.db.log.Warn("party: flush", "err", err)
+			}
+		}
+		select {
+		case <-l.ctx.Done():
+			return
+		case n := <-l.grew:
+			unflushed += n
+		case now := <-sweep.C:
+			l.desk.transfers.sweep(now)
+		case <-l.machine.Failed():
+			l.cancel(l.machine.Err())
+			return
+		case <-l.machine.Flushed():
+			l.retain(retention)
+		case <-tick.C:
+			l.retain(retention)
+		}
+	}
+}
+
+func (l *leader) retain(r eventlog.Retention) {
+	durable, err := l.machine.Durable()
+	if err == nil {
+		err = l.log.Retain(r, durable)
+	}
+	if err != nil {
+		l.db.log.Warn("party: remove old log", "err", err)
+	}
+}
+
+// appended tells the keeper how much the log grew. It never blocks: what finds
+// the channel taken is added to what is there.
+func (l *leader) appended(bytes int) {
+	select {
+	case n := <-l.grew:
+		bytes += n
+	default:
+	}
+	select {
+	case l.grew <- bytes:
+	default: // cannot be: only the sequencer sends, and it has just emptied it
+	}
+}

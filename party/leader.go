@@ -1,0 +1,396 @@
+package party
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/nats-io/nats.go"
+
+	"github.com/pebbleparty/pebbleparty/apply"
+	"github.com/pebbleparty/pebbleparty/embednats"
+	"github.com/pebbleparty/pebbleparty/eventlog"
+)
+
+// leader is one term of leadership: everything that only the holder of the lock
+// may have. acquire builds it in the order of its fields, release takes it down
+// in the reverse order.
+type leader struct {
+	db *DB
+
+	// Immutable once acquire returns.
+	lock       *leaderLock
+	pebbleLock *pebble.Lock
+	machine    *apply.Machine
+	word       *eventlog.Commit
+	log        *eventlog.Log
+	term       uint64
+	server     *embednats.Server
+	conn       *nats.Conn
+	seq        *sequencer
+	desk       *desk
+	started    time.Time
+
+	ctx    context.Context // the term's; ends with its cause
+	cancel context.CancelCauseFunc
+	work   sync.WaitGroup // sequencer, desk, keeper
+	ended  chan struct{}  // closed when all work has ended
+	grew   chan int       // bytes appended to the log, for the keeper
+
+	answered chan struct{} // capacity 1: the bundle of this process is answered
+	replayed int           // bytes of log that this term began with and Pebble had not flushed
+
+	guard struct {
+		sync.RWMutex // held for reading by whoever uses the state from another goroutine
+		over         bool
+	}
+}
+
+// errBusy: somebody holds Pebble's own lock although the leader lock was free.
+var errBusy = errors.New("party: Pebble's LOCK file is held")
+
+// acquire makes this process the leader; it owns lock from here on. It fails
+// with everything undone again. The steps:
+//
+//	Pebble's lock → Pebble → log → replay → next term → commit word → NATS → endpoint
+//
+// NATS starts beside Pebble; nobody can reach it before the end.
+func acquire(db *DB, lock *leaderLock) (_ *leader, err error) {
+	l := &leader{
+		db: db, lock: lock, started: time.Now(),
+		ended: make(chan struct{}), grew: make(chan int, 1), answered: make(chan struct{}, 1),
+	}
+	l.ctx, l.cancel = context.WithCancelCause(context.Background())
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, l.release(false))
+		}
+	}()
+	started := make(chan error, 1)
+	go func() {
+		var err error
+		l.server, err = embednats.Start(embednats.Options{Logger: db.log, MaxPayload: chunk + 64<<10})
+		started <- err
+	}()
+	err = l.openState()
+	if nerr := <-started; err == nil && nerr != nil {
+		err = fmt.Errorf("start the NATS server: %w", nerr)
+	}
+	if err != nil {
+		return l, err
+	}
+	if err := l.serve(); err != nil {
+		return l, fmt.Errorf("serve: %w", err)
+	}
+	return l, nil
+}
+
+// openState opens Pebble and the log, joins them, and begins the term.
+func (l *leader) openState() (err error) {
+	db := l.db
+	if l.pebbleLock, err = lockPebble(db.dir, db.opts.Pebble); err != nil {
+		return err
+	}
+	if l.machine, err = apply.Open(db.dir, db.opts.Pebble, l.pebbleLock, db.log); err != nil {
+		return err
+	}
+	if err := l.openLog(); err != nil {
+		return err
+	}
+	before := l.machine.Applied()
+	if err := l.machine.Recover(l.log, db.opts.Pebble.FS, db.path("log")); err != nil {
+		return err
+	}
+	l.replayed = int(min(l.log.Last()-before, 1<<20)) * 128 // a guess at the size is enough
+	var seq uint64
+	if l.term, seq, err = l.log.StartTerm(time.Now()); err != nil {
+		return fmt.Errorf("begin a term: %w", err)
+	}
+	if l.word, err = eventlog.OpenCommit(db.path("commit"), l.log.ID()); err != nil {
+		return fmt.Errorf("open the commit word: %w", err)
+	}
+	l.word.SetTerm(l.term)
+	l.word.SetDurable(l.log.Durable())
+	l.word.SetCommitted(seq)
+	return l.machine.ApplyTerm(seq)
+}
+
+// lockPebble takes the lock that plain Pebble takes. When a leader has just been
+// killed the kernel frees our lock some microseconds before Pebble's.
+func lockPebble(dir string, o *pebble.Options) (*pebble.Lock, error) {
+	deadline := time.Now().Add(100 * time.Millisecond)
+	for {
+		lock, err := pebble.LockDirectory(dir, o.FS)
+		if err == nil {
+			return lock, nil
+		}
+		if !isLocked(err) {
+			return nil, fmt.Errorf("lock %s: %w", filepath.Join(dir, "LOCK"), err)
+		}
+		if time.Now().After(deadline) {
+			return nil, fmt.Errorf("%w: %w", errBusy, err)
+		}
+		<-time.After(200 * time.Microsecond)
+	}
+}
+
+// openLog opens the log that belongs to the state.
+func (l *leader) openLog() error {
+	db, dir := l.db, l.db.path("log")
+	o := eventlog.Options{FS: db.opts.Pebble.FS, ID: l.machine.ID()}
+	if word, err := eventlog.ReadCommit(db.path("commit")); err == nil {
+		if o.ID == (eventlog.ID{}) || word.ID() == o.ID {
+			o.DurableHint = word.Durable()
+		}
+		if err := word.Close(); err != nil {
+			return err
+		}
+	}
+	if _, err := os.Stat(dir); errors.Is(err, os.ErrNotExist) && l.machine.Applied() > 0 {
+		if !l.machine.Clean() {
+			return fmt.Errorf("%w: %s is missing, and the last leader did not close cleanly: "+
+				"writes since its last flush were only there; put the folder back", ErrCorrupt, dir)
+		}
+		o.After, o.DurableHint = l.machine.Applied(), 0
+	}
+	var err error
+	if l.log, err = eventlog.Open(dir, o); err != nil {
+		return fmt.Errorf("open the log: %w", err)
+	}
+	return nil
+}
+
+// serve lets the others in.
+func (l *leader) serve() (err error) {
+	db := l.db
+	if l.conn, err = l.server.Connect(); err != nil {
+		return err
+	}
+	l.seq = &sequencer{
+		machine: l.machine, log: l.log, word: l.word, now: time.Now,
+		appended: l.appended,
+		remote:   make(chan *nats.Msg, inbound),
+		local:    make(chan *job, 64),
+		conns:    make(map[apply.Origin]uint64),
+	}
+	if _, err = l.conn.ChanSubscribe(subjectWrite, l.seq.remote); err != nil {
+		return err
+	}
+	l.desk = newDesk(l)
+	if _, err = l.conn.ChanSubscribe(subjectAsk, l.desk.in); err != nil {
+		return err
+	}
+	// The server knows both subscriptions before any follower is let in.
+	if err = l.conn.Flush(); err != nil {
+		return err
+	}
+	l.work.Go(func() { l.cancel(l.seq.run(l.ctx)) })
+	l.desk.start(&l.work)
+	l.work.Go(l.keep)
+
+	if old, err := readEndpoint(db.path("endpoint")); err == nil {
+		embednats.RemoveStale(db.path(""), old.Address)
+	}
+	addr, err := l.server.Listen(db.path(""))
+	if err != nil {
+		return err
+	}
+	return endpoint{
+		Database: l.log.ID().String(), Term: l.term, PID: os.Getpid(), Started: l.started, Address: addr,
+	}.publish(db.path("endpoint"))
+}
+
+// inbound is how many messages of followers may wait in this process. Followers
+// have a few under way each, so it is never reached; nats.go would drop what is
+// beyond it.
+const inbound = 1 << 16
+
+// stopServing ends the term for everybody: no call is answered after it, no
+// goroutine uses the state.
+func (l *leader) stopServing(cause error) error {
+	var errs []error
+	if l.term > 0 {
+		if err := os.Remove(l.db.path("endpoint")); err != nil && !errors.Is(err, os.ErrNotExist) {
+			errs = append(errs, err)
+		}
+	}
+	l.cancel(cause)
+	if l.machine != nil {
+		l.machine.Stop(errLost)
+	}
+	l.join()
+	if l.conn != nil {
+		// The last answers reach the server; it sends them on while it closes.
+		_ = l.conn.FlushTimeout(100 * time.Millisecond)
+		l.conn.Close()
+	}
+	if l.server != nil {
+		errs = append(errs, l.server.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// join returns when no goroutine uses the state any more. If Pebble broke, one
+// may be parked inside it for good; it is left there, behind the fence.
+func (l *leader) join() {
+	go func() {
+		l.guard.Lock()
+		l.guard.over = true
+		l.guard.Unlock()
+		l.work.Wait()
+		close(l.ended)
+	}()
+	var broken <-chan struct{}
+	if l.machine != nil {
+		broken = l.machine.Failed()
+	}
+	select {
+	case <-l.ended:
+	case <-broken:
+		select {
+		case <-l.ended:
+		case <-time.After(time.Second):
+			l.db.log.Error("party: a goroutine is stuck in a broken Pebble")
+		}
+	}
+}
+
+// release gives up leadership, in the reverse order of acquire. With clean set
+// the state is made complete first, for plain Pebble to open.
+func (l *leader) release(clean bool) error {
+	errs := []error{l.stopServing(errTermOver)}
+	if l.word != nil {
+		errs = append(errs, l.word.Close())
+	}
+	// Pebble before the log: its last flush syncs the log first.
+	if l.machine != nil {
+		errs = append(errs, l.machine.Close(clean))
+	}
+	if l.log != nil {
+		if clean {
+			errs = append(errs, l.log.Close())
+		} else {
+			errs = append(errs, l.log.Abort())
+		}
+	}
+	if l.pebbleLock != nil {
+		if l.machine != nil && l.machine.Abandoned() {
+			errs = append(errs, l.pebbleLock.Close()) // the reference that Pebble never gives back
+		}
+		errs = append(errs, l.pebbleLock.Close())
+	}
+	return errors.Join(append(errs, l.lock.unlock())...)
+}
+
+// enter lets a goroutine use the state until exit; false: the term is over.
+func (l *leader) enter() bool {
+	l.guard.RLock()
+	if l.guard.over {
+		l.guard.RUnlock()
+		return false
+	}
+	return true
+}
+
+func (l *leader) exit() { l.guard.RUnlock() }
+
+// current brings the state up to all that is committed, for a linearizable read.
+func (l *leader) current() error { return l.machine.WaitApplied(l.word.Committed()) }
+
+// get reads each of keys at some moment between call and return; nil for an
+// absent key.
+func (l *leader) get(keys [][]byte) ([][]byte, error) {
+	if !l.enter() {
+		return nil, errLost
+	}
+	defer l.exit()
+	if err := l.current(); err != nil {
+		return nil, err
+	}
+	values := make([][]byte, len(keys))
+	for i, k := range keys {
+		v, err := l.machine.Get(nil, k)
+		switch {
+		case errors.Is(err, pebble.ErrNotFound):
+		case err != nil:
+			return nil, wrapError(err)
+		case v == nil:
+			values[i] = []byte{}
+		default:
+			values[i] = v
+		}
+	}
+	return values, nil
+}
+
+// send and wait make the leader the route of this process's own calls: writes go
+// to the sequencer, reads are done on the spot.
+func (l *leader) send(slot int, bundle []*call) {
+	if bundle[0].cmd == nil {
+		return
+	}
+	job := &job{req: writeRequest{Origin: l.db.origin, Conn: ^uint64(0), Low: bundle[0].cmd.Number}}
+	job.req.Commands = make([]apply.Command, len(bundle))
+	for i, c := range bundle {
+		c.cmd.Low = job.req.Low
+		if !c.cmd.Retry {
+			c.cmd.Since = l.db.known.Load()
+		}
+		job.req.Commands[i] = *c.cmd
+	}
+	job.reply = func(committed uint64, answers []apply.Answer) {
+		for i := range bundle {
+			bundle[i].answer = answers[i]
+		}
+		l.db.learn(committed)
+		l.answered <- struct{}{}
+	}
+	select {
+	case l.seq.local <- job:
+	case <-l.ctx.Done():
+	}
+}
+
+func (l *leader) wait(ctx context.Context, slot int, bundle []*call) error {
+	if bundle[0].cmd != nil {
+		return l.waitAnswers(ctx)
+	}
+	for _, c := range bundle {
+		values, err := l.get(c.keys)
+		if errors.Is(err, errLost) {
+			return err
+		}
+		c.values, c.err = values, err
+	}
+	return nil
+}
+
+// waitAnswers waits for the answers to the one bundle that is under way.
+func (l *leader) waitAnswers(ctx context.Context) error {
+	select {
+	case <-l.answered:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-l.ended:
+	}
+	select { // the sequencer has ended; did it answer before?
+	case <-l.answered:
+		return nil
+	default:
+		return errLost
+	}
+}
+
+// preflush has Pebble make the state durable while the term goes on, so that the
+// end of it is short. A failure shows again, and is reported, at the end.
+func (l *leader) preflush() {
+	if err := l.machine.Flush(l.ctx.Done()); err != nil {
+		l.db.log.Debug("party: flush before the end of the term", "err", err)
+	}
+}

@@ -1,0 +1,231 @@
+package party
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+)
+
+// member owns the role of a handle: one goroutine, run, that leads or follows
+// until that role ends, and looks for the next in between. Nobody else takes the
+// lock, dials, or sets the routes.
+type member struct {
+	db    *DB
+	lock  string // path of the leader lock
+	conns uint64 // connections made so far
+	// After Resign, until then or until another leader is seen, the lock is left
+	// to the others.
+	yield     time.Time
+	yieldTerm uint64
+	busySince time.Time // since when the leader lock is free but Pebble's is held
+	cause     error     // why the last role ended
+}
+
+const (
+	// yieldFor is how long a leader that resigned leaves the lock to the others,
+	// who look for it every millisecond.
+	yieldFor = 500 * time.Millisecond
+	// busyFor is how long Pebble's lock may be held by nobody that answers before
+	// it is taken for a program that does not use party.
+	busyFor = 2 * time.Second
+)
+
+func (m *member) run(ctx context.Context) {
+	defer m.tidy()
+	for failures := 0; ctx.Err() == nil; {
+		err := m.elect(ctx)
+		if err == nil {
+			failures = 0
+			continue
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		// Whoever waits gets the reason; then it is tried again, as the reason may
+		// go away, more and more slowly.
+		m.db.log.Error("party: can neither lead nor follow", "dir", m.db.dir, "err", err)
+		m.db.fail(err)
+		failures++
+		pause(ctx, min(100*time.Millisecond<<min(failures, 4), time.Second))
+	}
+}
+
+// elect looks for a role, fills it, and returns nil when that has ended. It
+// returns an error when this process can have none for a reason that it cannot
+// wait out.
+//
+// No timer decides who leads: the lock does. The pauses only keep those who lost
+// from asking all the time; they are short at first, because the winner needs
+// some milliseconds, and grow when it needs long (a replay, a stopped process).
+func (m *member) elect(ctx context.Context) error {
+	for try := 0; ctx.Err() == nil; try++ {
+		if !m.yielding() {
+			lock, ok, err := tryLock(m.lock)
+			if err != nil {
+				return err
+			}
+			if ok {
+				l, err := acquire(m.db, lock)
+				if err == nil {
+					m.lead(ctx, l)
+					return nil
+				}
+				if !errors.Is(err, errBusy) {
+					return wrapError(err)
+				}
+				// Perhaps the lock file was removed under a leader that is alive;
+				// then it answers.
+				if err := m.busy(err); err != nil {
+					return err
+				}
+			}
+		}
+		r, err := m.dial(ctx)
+		if errors.Is(err, ErrIncompatible) {
+			return err
+		}
+		if err == nil {
+			m.follow(ctx, r)
+			return nil
+		}
+		switch {
+		case try < 5:
+			pause(ctx, 200*time.Microsecond)
+		case try < 50:
+			pause(ctx, time.Millisecond)
+		case try < 200:
+			pause(ctx, 5*time.Millisecond)
+		default:
+			pause(ctx, 20*time.Millisecond)
+		}
+	}
+	return nil
+}
+
+// busy notes that Pebble's lock is held while ours was free, and says when that
+// has lasted too long.
+func (m *member) busy(err error) error {
+	if m.busySince.IsZero() {
+		m.busySince = time.Now()
+	}
+	if time.Since(m.busySince) < busyFor {
+		return nil
+	}
+	m.busySince = time.Time{}
+	return fmt.Errorf("%w: %s: close that program, or let it use party: %w", ErrInUse, m.db.dir, err)
+}
+
+func (m *member) yielding() bool {
+	if m.yield.IsZero() {
+		return false
+	}
+	if time.Now().After(m.yield) {
+		m.yield = time.Time{}
+		return false
+	}
+	return true
+}
+
+// dial connects to the leader that the endpoint file names.
+func (m *member) dial(ctx context.Context) (*remote, error) {
+	e, err := readEndpoint(m.db.path("endpoint"))
+	if err != nil {
+		return nil, err
+	}
+	if m.yielding() && e.Term <= m.yieldTerm {
+		return nil, errNoEndpoint // our own
+	}
+	m.conns++
+	// A stopped leader accepts and does not answer. While it is asked, the lock
+	// is not tried; so ask for a moment only.
+	ctx, cancel := context.WithTimeout(ctx, dialFor)
+	defer cancel()
+	return connect(ctx, m.db, e, m.conns)
+}
+
+const dialFor = 2 * time.Second
+
+// follow sends calls to the leader until the connection ends.
+func (m *member) follow(ctx context.Context, r *remote) {
+	m.busySince, m.yield = time.Time{}, time.Time{}
+	m.db.setRole(state{role: Following, remote: r, term: r.term, pid: r.pid, cause: m.cause})
+	m.cause = nil
+	for over := false; !over; {
+		select {
+		case <-r.ctx.Done():
+			m.cause = errors.New("the leader went away")
+			over = true
+		case <-ctx.Done():
+			over = true
+		case done := <-m.db.resign:
+			close(done) // it does not lead: nothing to do
+		}
+	}
+	m.db.setRole(state{role: Electing, cause: m.cause})
+	r.close()
+}
+
+// lead serves until something fails or leadership is given up.
+func (m *member) lead(ctx context.Context, l *leader) {
+	m.busySince, m.yield = time.Time{}, time.Time{}
+	m.db.setRole(state{role: Leading, leader: l, term: l.term, pid: os.Getpid(), cause: m.cause})
+	m.cause = nil
+	clean := false
+	var resigned chan struct{}
+	select {
+	case <-l.ctx.Done():
+		m.cause = context.Cause(l.ctx)
+		m.db.log.Error("party: stepping down", "term", l.term, "err", m.cause)
+	case <-ctx.Done():
+		clean = true
+	case resigned = <-m.db.resign:
+		clean = true
+		if l.server.Followers() > 0 {
+			m.yield, m.yieldTerm = time.Now().Add(yieldFor), l.term
+		}
+	}
+	if clean {
+		// Most of what is unflushed goes to disk while everybody is still served.
+		l.preflush()
+	}
+	m.db.setRole(state{role: Electing, cause: m.cause})
+	if err := l.release(clean); err != nil {
+		m.db.log.Error("party: end of term", "term", l.term, "err", err)
+		m.db.closeErr = err
+	}
+	if resigned != nil {
+		close(resigned)
+	}
+}
+
+// tidy runs when the handle closes while it does not lead. If nobody leads, the
+// last leader was killed, and this may be the last handle: it completes the
+// state for plain Pebble, as that leader would have done.
+func (m *member) tidy() {
+	m.db.setRole(state{role: Electing})
+	if m.db.untidy() {
+		lock, ok, err := tryLock(m.lock)
+		if err != nil || !ok {
+			return
+		}
+		l, err := acquire(m.db, lock)
+		if err == nil {
+			err = l.release(true)
+		}
+		if err != nil {
+			m.db.log.Warn("party: complete the state of a leader that was killed", "err", err)
+		}
+	}
+}
+
+// pause waits for d or until ctx ends.
+func pause(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	}
+}

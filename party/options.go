@@ -1,0 +1,133 @@
+package party
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
+)
+
+// Options configure Open. The zero value, and a nil *Options, work. Open makes a
+// copy; it does not write to what it is given.
+type Options struct {
+	// Pebble is how the process opens Pebble while it leads. Comparer and Merger
+	// must be the same in every process; the rest may differ. DisableWAL is
+	// always set (the event log takes that place), and Lock must be nil. FS must
+	// be vfs.Default or wrap it: other processes have to find the files. The
+	// default is Pebble's.
+	Pebble *pebble.Options
+
+	// NoRetry makes calls that are under way when the leader goes away fail with
+	// ErrLeaderLost instead of being sent again to the next one. Calls that have
+	// not been sent yet wait for the next leader all the same.
+	NoRetry bool
+
+	// Retention says how much of the event log is kept.
+	Retention Retention
+
+	// Logger receives what happens in the background. The default is silence.
+	Logger *slog.Logger
+
+	// Events are called as things happen.
+	Events Events
+
+	// AllowNetworkFS opens a directory although it is on a network file system.
+	// That is safe only if all processes run on one machine and its locks and
+	// memory mappings work there as on a local disk.
+	AllowNetworkFS bool
+}
+
+// Retention says how much of the event log is kept beyond what recovery needs.
+// The log is removed in whole segments of about 4 MiB, oldest first, when one of
+// the bounds is passed; what Pebble has not made durable yet is always kept.
+type Retention struct {
+	// MaxBytes bounds the size of the log in bytes. The default, for 0, is 256
+	// MiB; a negative value means no bound.
+	MaxBytes int64
+	// MaxAge bounds the age of entries. The default, 0, means no bound.
+	MaxAge time.Duration
+}
+
+const defaultRetentionBytes = 256 << 20
+
+// Events is a set of functions that are called as things happen. They are
+// called one at a time, in order, from a goroutine that does nothing else, so
+// they may block; what happens meanwhile waits in line. All may be nil.
+type Events struct {
+	// RoleChanged: this handle leads or follows now, or is looking for a leader.
+	RoleChanged func(RoleChange)
+}
+
+// Role is what a handle does at the moment.
+type Role int
+
+const (
+	// Electing: there is no leader that answers; calls wait.
+	Electing Role = iota
+	// Following: another handle leads, calls go there.
+	Following
+	// Leading: this handle has the database open and serves the others.
+	Leading
+)
+
+// String returns the role in lower case.
+func (r Role) String() string {
+	switch r {
+	case Leading:
+		return "leading"
+	case Following:
+		return "following"
+	}
+	return "electing"
+}
+
+// RoleChange says what a handle does from now on.
+type RoleChange struct {
+	Role      Role
+	Term      uint64 // the term it leads or follows in, 0 when electing
+	LeaderPID int    // 0 when electing
+	Cause     error  // why the last role ended, when it did not end by request
+	Time      time.Time
+}
+
+// prepare clones o, fills in defaults and validates; all faults come at once.
+func prepare(o *Options) (Options, error) {
+	var c Options
+	if o != nil {
+		c = *o
+	}
+	c.Pebble = c.Pebble.Clone()
+	if c.Pebble.FS == nil {
+		c.Pebble.FS = vfs.Default
+	}
+	if c.Pebble.Comparer == nil {
+		c.Pebble.Comparer = pebble.DefaultComparer
+	}
+	if c.Pebble.Merger == nil {
+		c.Pebble.Merger = pebble.DefaultMerger
+	}
+	if c.Retention.MaxBytes == 0 {
+		c.Retention.MaxBytes = defaultRetentionBytes
+	}
+	if c.Retention.MaxBytes < 0 {
+		c.Retention.MaxBytes = 0 // the log's own form of "no bound"
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	var faults []error
+	fault := func(bad bool, format string, args ...any) {
+		if bad {
+			faults = append(faults, fmt.Errorf("party: options: "+format, args...))
+		}
+	}
+	fault(c.Pebble.ReadOnly, "Pebble.ReadOnly: every process may have to lead, which writes")
+	fault(c.Pebble.Lock != nil, "Pebble.Lock: party locks the directory itself")
+	fault(vfs.Root(c.Pebble.FS) != vfs.Default, "Pebble.FS: other processes must find the files: it has to be vfs.Default or wrap it")
+	fault(c.Pebble.ErrorIfExists, "Pebble.ErrorIfExists: the next leader has to open what exists")
+	fault(c.Retention.MaxAge < 0, "Retention.MaxAge is negative (%s)", c.Retention.MaxAge)
+	return c, errors.Join(faults...)
+}

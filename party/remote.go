@@ -1,0 +1,370 @@
+package party
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/pebbleparty/pebbleparty/apply"
+	"github.com/pebbleparty/pebbleparty/embednats"
+	"github.com/pebbleparty/pebbleparty/eventlog"
+)
+
+// remote is the connection of a follower to the leader, for one term.
+type remote struct {
+	db *DB
+
+	// Immutable once connect returns.
+	nc       *nats.Conn
+	conn     uint64 // counts this handle's connections
+	term     uint64
+	pid      int
+	database eventlog.ID
+	slots    [1 + readSlots]wireSlot // 0 for writes, the others for reads
+
+	ctx    context.Context // ends when the connection is lost
+	cancel context.CancelFunc
+}
+
+// readSlots is how many bundles of reads a follower has under way at once: so
+// many that a slow one does not hold up the others, few enough that bundles fill.
+const readSlots = 4
+
+// wireSlot is the way back for one bundle at a time. The caller that sent the
+// bundle receives the reply right from the connection's reader.
+type wireSlot struct {
+	inbox string
+	reply chan *nats.Msg
+	big   chan reply // the same for what came in pieces
+	id    uint64     // of the bundle under way; owned by whoever has the slot
+	buf   []byte     // the same
+}
+
+type reply struct {
+	data []byte
+	err  error
+}
+
+// connect dials the leader that e names and introduces this handle.
+func connect(ctx context.Context, db *DB, e endpoint, conn uint64) (_ *remote, err error) {
+	nc, lost, err := embednats.Dial(ctx, e.Address)
+	if err != nil {
+		return nil, err
+	}
+	r := &remote{db: db, nc: nc, conn: conn}
+	r.ctx, r.cancel = context.WithCancel(context.Background())
+	go func() { // ends with the connection, which close ends
+		<-lost
+		r.cancel()
+	}()
+	defer func() {
+		if err != nil {
+			r.close()
+		}
+	}()
+	o := db.opts.Pebble
+	hello := helloRequest{Origin: db.origin, Conn: conn, Comparer: o.Comparer.Name, Merger: o.Merger.Name}
+	t, body, err := r.ask(ctx, hello.append(nil))
+	if err != nil {
+		return nil, err
+	}
+	var w welcome
+	if err = w.decode(body); err == nil && t != msgWelcome {
+		err = fmt.Errorf("%w: reply type %d to hello", errWire, t)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if got := w.Database.String(); got != e.Database {
+		return nil, fmt.Errorf("%w: the endpoint file names database %s, but %s answers there", errNoEndpoint, e.Database, got)
+	}
+	r.term, r.pid, r.database = w.Term, int(w.PID), w.Database
+	db.learn(w.Committed)
+	return r, r.subscribe()
+}
+
+func (r *remote) subscribe() error {
+	for i := range r.slots {
+		s := &r.slots[i]
+		s.inbox = nats.NewInbox()
+		s.reply, s.big = make(chan *nats.Msg, 4), make(chan reply, 1)
+		if _, err := r.nc.ChanSubscribe(s.inbox, s.reply); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// close ends the connection; everything under way is lost. It may be called more
+// than once.
+func (r *remote) close() {
+	r.nc.Close()
+	r.cancel()
+}
+
+// send sends a bundle of writes, or of reads.
+func (r *remote) send(slot int, bundle []*call) {
+	write := bundle[0].cmd != nil
+	subject := subjectWrite
+	s := &r.slots[0]
+	if !write {
+		subject = subjectAsk
+		s = &r.slots[1+slot]
+	}
+	s.id++
+	if write {
+		s.buf = r.encodeWrites(s.buf[:0], s.id, bundle)
+	} else {
+		s.buf = encodeReads(s.buf[:0], s.id, bundle)
+	}
+	if len(s.buf) > chunk {
+		go r.upload(s, s.buf)
+		s.buf = nil
+		return
+	}
+	// nats.go copies what it is given. If the connection is gone, wait says so.
+	_ = r.nc.PublishRequest(subject, s.inbox, s.buf)
+}
+
+func (r *remote) encodeWrites(dst []byte, id uint64, bundle []*call) []byte {
+	w := writeRequest{Origin: r.db.origin, Conn: r.conn, ID: id, Low: bundle[0].cmd.Number}
+	dst = w.appendHead(dst, len(bundle))
+	for _, c := range bundle {
+		if !c.cmd.Retry {
+			c.cmd.Since = r.db.known.Load()
+		}
+		dst = apply.AppendCommand(dst, c.cmd)
+	}
+	return dst
+}
+
+func encodeReads(dst []byte, id uint64, bundle []*call) []byte {
+	n := 0
+	for _, c := range bundle {
+		n += len(c.keys)
+	}
+	dst = appendHeader(dst, msgRead)
+	dst = binary.AppendUvarint(dst, id)
+	dst = binary.AppendUvarint(dst, uint64(n))
+	for _, c := range bundle {
+		for _, k := range c.keys {
+			dst = appendBytes(dst, k)
+		}
+	}
+	return dst
+}
+
+// wait waits for the reply to the bundle in slot and hands its answers to the
+// calls.
+func (r *remote) wait(ctx context.Context, slot int, bundle []*call) error {
+	write := bundle[0].cmd != nil
+	s := &r.slots[0]
+	if !write {
+		s = &r.slots[1+slot]
+	}
+	for {
+		var data []byte
+		select {
+		case m := <-s.reply:
+			data = m.Data
+		case big := <-s.big:
+			if big.err != nil {
+				return big.err
+			}
+			data = big.data
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-r.ctx.Done():
+			return errLost
+		}
+		t, body, err := openMessage(data)
+		if err == nil {
+			switch t {
+			case msgLarge:
+				go func() {
+					data, err := r.download(r.ctx, body)
+					s.big <- reply{data, err}
+				}()
+				continue
+			case msgError:
+				rd := reader{b: body}
+				err = rd.error()
+			default:
+				err = r.take(t, body, s.id, bundle)
+			}
+		}
+		if errors.Is(err, errStray) {
+			continue
+		}
+		return err
+	}
+}
+
+// errStray: a reply that belongs to another bundle.
+var errStray = errors.New("party: stray reply")
+
+// take hands the answers in a reply to their calls.
+func (r *remote) take(t msgType, body []byte, id uint64, bundle []*call) error {
+	switch {
+	case t == msgAnswers && bundle[0].cmd != nil:
+		got, committed, answers, err := decodeAnswers(body)
+		if err != nil {
+			return err
+		}
+		if got != id {
+			return errStray
+		}
+		if len(answers) != len(bundle) {
+			return fmt.Errorf("%w: %d answers to %d commands", errWire, len(answers), len(bundle))
+		}
+		for i, c := range bundle {
+			c.answer = answers[i]
+		}
+		r.db.learn(committed)
+		return nil
+	case t == msgValues && bundle[0].cmd == nil:
+		got, values, err := decodeValues(body)
+		if err != nil {
+			return err
+		}
+		if got != id {
+			return errStray
+		}
+		for _, c := range bundle {
+			if len(values) < len(c.keys) {
+				return fmt.Errorf("%w: too few values", errWire)
+			}
+			c.values, values = values[:len(c.keys):len(c.keys)], values[len(c.keys):]
+		}
+		return nil
+	}
+	return fmt.Errorf("%w: reply type %d", errWire, t)
+}
+
+// ask sends one request of any size and returns the reply, however large. The
+// error is errLost when the connection ends first, the leader's own, or that of
+// ctx.
+func (r *remote) ask(ctx context.Context, request []byte) (msgType, []byte, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(r.ctx, cancel)()
+	var data []byte
+	var err error
+	if len(request) > chunk {
+		data, err = r.parts(ctx, request)
+	} else {
+		data, err = r.request(ctx, request)
+	}
+	if err != nil {
+		return 0, nil, err
+	}
+	t, body, err := openMessage(data)
+	if err == nil && t == msgLarge {
+		if data, err = r.download(ctx, body); err == nil {
+			t, body, err = openMessage(data)
+		}
+	}
+	if err == nil && t == msgError {
+		rd := reader{b: body}
+		err = rd.error()
+	}
+	return t, body, err
+}
+
+// request is one message and its reply.
+func (r *remote) request(ctx context.Context, data []byte) ([]byte, error) {
+	m, err := r.nc.RequestWithContext(ctx, subjectAsk, data)
+	switch {
+	case err == nil:
+		return m.Data, nil
+	case r.ctx.Err() != nil, errors.Is(err, nats.ErrConnectionClosed), errors.Is(err, nats.ErrNoResponders):
+		return nil, errLost
+	case ctx.Err() != nil:
+		return nil, ctx.Err()
+	}
+	return nil, fmt.Errorf("ask the leader: %w", err)
+}
+
+// upload sends a bundle in parts; the reply, or the failure, goes to the slot.
+func (r *remote) upload(s *wireSlot, data []byte) {
+	b, err := r.parts(r.ctx, data)
+	if err == nil {
+		var t msgType
+		var body []byte
+		if t, body, err = openMessage(b); err == nil && t == msgLarge {
+			b, err = r.download(r.ctx, body)
+		}
+	}
+	if errors.Is(err, context.Canceled) {
+		err = errLost
+	}
+	s.big <- reply{b, err}
+}
+
+// parts sends a large request in parts and returns the reply to the last.
+func (r *remote) parts(ctx context.Context, data []byte) ([]byte, error) {
+	const room = 64 // for the part's own header
+	id := r.db.uploads.Add(1)
+again:
+	for start := 0; ; {
+		end := min(start+chunk-room, len(data))
+		p := uploadPart{Origin: r.db.origin, Conn: r.conn, ID: id, Total: uint64(len(data)), Start: uint64(start), Data: data[start:end]}
+		b, err := r.request(ctx, p.append(make([]byte, 0, chunk)))
+		if err != nil {
+			return nil, err
+		}
+		if end == len(data) {
+			return b, nil
+		}
+		t, body, err := openMessage(b)
+		if err != nil {
+			return nil, err
+		}
+		if t == msgError {
+			rd := reader{b: body}
+			if err := rd.error(); !errors.Is(err, errGone) {
+				return nil, err
+			}
+			// This process was stopped for so long that the leader gave up on it.
+			// Nothing of the request was handled.
+			goto again
+		}
+		start = end
+	}
+}
+
+// download fetches a large reply in pieces.
+func (r *remote) download(ctx context.Context, announcement []byte) ([]byte, error) {
+	var l largeReply
+	if err := l.decode(announcement); err != nil {
+		return nil, err
+	}
+	var data []byte
+	for {
+		p := pullRequest{ID: l.ID, Start: uint64(len(data))}
+		b, err := r.request(ctx, p.append(nil))
+		if err != nil {
+			return nil, err
+		}
+		t, body, err := openMessage(b)
+		if err != nil {
+			return nil, err
+		}
+		switch {
+		case t == msgError:
+			rd := reader{b: body}
+			return nil, rd.error()
+		case t != msgPiece || uint64(len(data)+len(body)) > l.Total:
+			return nil, fmt.Errorf("%w: reply type %d to a pull", errWire, t)
+		case len(body) == 0:
+			if uint64(len(data)) != l.Total {
+				return nil, fmt.Errorf("%w: large reply ends early", errWire)
+			}
+			return data, nil
+		}
+		data = append(data, body...)
+	}
+}

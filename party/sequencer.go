@@ -1,0 +1,230 @@
+package party
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/pebbleparty/pebbleparty/apply"
+	"github.com/pebbleparty/pebbleparty/eventlog"
+)
+
+// Bounds of one group: what is appended with one sync.
+const (
+	groupBytes = 4 << 20
+	groupJobs  = 1024
+)
+
+// sequencer puts the writes of all processes in order: it judges them, appends
+// what takes effect to the log with one sync for all that arrived meanwhile,
+// applies it, and answers. One goroutine, run, owns all of it.
+type sequencer struct {
+	machine  *apply.Machine
+	log      *eventlog.Log
+	word     *eventlog.Commit
+	now      func() time.Time
+	appended func(bytes int) // told how much each group added to the log
+
+	remote chan *nats.Msg // bundles straight from the followers
+	local  chan *job      // of this process, and remote ones that came in parts
+
+	// Owned by run.
+	jobs    []*job
+	group   apply.Group
+	answers []apply.Answer
+	conns   map[apply.Origin]uint64 // newest connection of each origin, see stale
+	busy    bool                    // the last group was of several jobs
+	out     []byte
+}
+
+// job is one bundle of commands and the way back for its answers.
+type job struct {
+	req   writeRequest
+	reply func(committed uint64, answers []apply.Answer) // called once, from run; answers is valid until it returns
+}
+
+// errTermOver ends the sequencer on request.
+var errTermOver = errors.New("party: term over")
+
+// run works until ctx ends or something fails that the term must not survive,
+// and returns that. What it has not answered then is sent again, to the next
+// leader, by those who learn that this term is over.
+func (s *sequencer) run(ctx context.Context) error {
+	for {
+		s.jobs = s.jobs[:0]
+		select {
+		case m := <-s.remote:
+			s.accept(m)
+		case j := <-s.local:
+			s.jobs = append(s.jobs, j)
+		case <-ctx.Done():
+			return errTermOver
+		}
+		s.drain()
+		if s.busy {
+			// Let those whom the last group released send again before this group
+			// leaves: fuller groups, fewer syncs.
+			runtime.Gosched()
+			s.drain()
+		}
+		if err := s.commit(); err != nil {
+			return err
+		}
+	}
+}
+
+// drain takes what has arrived, up to the bounds of a group.
+func (s *sequencer) drain() {
+	for bytes := 0; len(s.jobs) < groupJobs && bytes < groupBytes; {
+		select {
+		case m := <-s.remote:
+			bytes += len(m.Data)
+			s.accept(m)
+		case j := <-s.local:
+			for i := range j.req.Commands {
+				bytes += j.req.Commands[i].Size()
+			}
+			s.jobs = append(s.jobs, j)
+		default:
+			return
+		}
+	}
+}
+
+// accept decodes a message; one that cannot be decoded is answered at once.
+func (s *sequencer) accept(m *nats.Msg) {
+	j, err := decodeJob(m.Data, func(b []byte) { _ = m.Respond(b) })
+	if err != nil {
+		_ = m.Respond(appendError(appendHeader(nil, msgError), err))
+		return
+	}
+	s.jobs = append(s.jobs, j)
+}
+
+// decodeJob makes a job of an encoded writeRequest.
+func decodeJob(data []byte, respond func([]byte)) (*job, error) {
+	t, body, err := openMessage(data)
+	if err == nil && t != msgWrite {
+		err = fmt.Errorf("%w: type %d where a write was expected", errWire, t)
+	}
+	if err != nil {
+		return nil, err
+	}
+	j := &job{}
+	if err := j.req.decode(body); err != nil {
+		return nil, err
+	}
+	id := j.req.ID
+	j.reply = func(committed uint64, answers []apply.Answer) {
+		respond(appendAnswers(nil, id, committed, answers))
+	}
+	return j, nil
+}
+
+// commit judges, logs, applies and answers the jobs. After an error none of
+// them was answered.
+func (s *sequencer) commit() error {
+	first := s.log.Last() + 1
+	s.machine.Begin(&s.group, first, s.now())
+	s.answers = s.answers[:0]
+	for _, j := range s.jobs {
+		stale := s.stale(&j.req)
+		for i := range j.req.Commands {
+			if stale {
+				s.answers = append(s.answers, apply.Answer{})
+				continue
+			}
+			s.answers = append(s.answers, s.group.Judge(&j.req.Commands[i]))
+		}
+	}
+	refusal, err := s.append(first)
+	if err != nil {
+		return err
+	}
+	if refusal != nil {
+		s.refuse(first, refusal)
+	}
+	s.reply()
+	s.busy = len(s.jobs) > 1
+	return nil
+}
+
+// append makes the group durable, then visible. A refusal says that nothing was
+// appended and the log goes on; an error, that the term must end.
+func (s *sequencer) append(first uint64) (refusal, err error) {
+	entries := s.group.Entries()
+	if len(entries) == 0 {
+		if s.group.Sync() {
+			if err := s.log.Sync(); err != nil {
+				return nil, fmt.Errorf("sync the log: %w", err)
+			}
+			s.word.SetDurable(s.log.Durable())
+		}
+		return nil, nil
+	}
+	// What Pebble cannot flush must not pile up in its memory.
+	if full := s.machine.Full(); full != nil {
+		return full, s.group.Discard()
+	}
+	seq, err := s.log.Append(entries, s.group.Sync())
+	if err != nil {
+		derr := s.group.Discard()
+		if errors.Is(err, eventlog.ErrFailed) || errors.Is(err, eventlog.ErrClosed) || derr != nil {
+			return nil, errors.Join(fmt.Errorf("append to the log: %w", err), derr)
+		}
+		return err, nil
+	}
+	if seq != first {
+		panic(fmt.Sprintf("party: log appended at %d, expected %d", seq, first))
+	}
+	// The word advances once the entries are as durable as their callers asked,
+	// and before anybody can see an effect. A reader anywhere that loads it
+	// brings its state up to it first; so no two readers disagree on the order.
+	s.word.SetDurable(s.log.Durable())
+	s.word.SetCommitted(seq + uint64(len(entries)) - 1)
+	if err := s.machine.Apply(&s.group); err != nil {
+		return nil, err
+	}
+	s.appended(s.group.Size())
+	return nil, nil
+}
+
+// refuse turns every answer that rests on the group, which could not be
+// appended, into a refusal. What was logged before keeps its answer.
+func (s *sequencer) refuse(first uint64, err error) {
+	for i := range s.answers {
+		a := &s.answers[i]
+		if a.Outcome == apply.OutcomeNotSwapped || a.Outcome == apply.OutcomeDone && a.Seq >= first {
+			*a = apply.Answer{Outcome: apply.OutcomeRefused, Err: err}
+		}
+	}
+}
+
+func (s *sequencer) reply() {
+	committed := s.log.Last()
+	rest := s.answers
+	for i, j := range s.jobs {
+		n := len(j.req.Commands)
+		j.reply(committed, rest[:n:n])
+		rest = rest[n:]
+		s.jobs[i] = nil
+	}
+}
+
+// stale tells that a newer connection of the same origin has been heard of. The
+// bundle was sent again over that, and may have been answered: judging this copy
+// after it could give a command effect whose caller was told it had none.
+func (s *sequencer) stale(r *writeRequest) bool {
+	if newest := s.conns[r.Origin]; r.Conn < newest {
+		return true
+	}
+	if len(s.conns) >= 1<<16 {
+		clear(s.conns) // a stale copy is milliseconds old, not thousands of handles
+	}
+	s.conns[r.Origin] = r.Conn
+	return false
+}
