@@ -55,7 +55,7 @@ func TestLog_SurvivesPowerCutAtEveryChange(t *testing.T) {
 			rng := rand.New(rand.NewPCG(uint64(seed), 7))
 			n := 0
 			level := []crash{{memFS(t), &known{given: map[uint64]string{}, maybe: map[uint64][]string{}, first: 1}}}
-			for depth := range 4 {
+			for range 4 {
 				var nextLevel []crash
 				for _, c := range level {
 					h := &history{t: t, rng: rng, k: c.k, n: &n}
@@ -69,7 +69,6 @@ func TestLog_SurvivesPowerCutAtEveryChange(t *testing.T) {
 					h.check(c.fs.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: 100, RNG: rng}))
 				}
 				level = nextLevel[:min(len(nextLevel), 3)]
-				_ = depth
 			}
 		})
 	}
@@ -131,7 +130,7 @@ func (h *history) check(fs vfs.FS) *eventlog.Log {
 	if k.closed && seq != k.next {
 		h.t.Fatalf("term record at %d after a clean close, want %d", seq, k.next)
 	}
-	recs, err = read(fs, logDir, 0, all)
+	_, err = read(fs, logDir, 0, all)
 	must(h.t, err)
 	k.given = map[uint64]string{seq: ""}
 	for s, p := range there {

@@ -167,7 +167,7 @@ func TestLog_StaleFrameDoesNotComeBack(t *testing.T) {
 	l = lead(t, o)
 	add(t, l, true, "new  4")
 	must(t, l.Abort())
-	l = open(t, o)
+	must(t, open(t, o).Abort())
 	if got := mustRead(t, fs, 0); len(got) != 4 || got[3].payload != "new  4" {
 		t.Fatalf("log holds %v", got)
 	}
@@ -264,7 +264,7 @@ func TestLog_TellsTornTailFromCorruption(t *testing.T) {
 	}
 }
 
-// Bytes in an entry that are frames, of this very log, are not taken for proof that a torn entry had been durable.
+// Bytes in an entry that are frames of a log are not taken for proof that a torn entry had been durable.
 func TestLog_FramesInsideAnEntryProveNothing(t *testing.T) {
 	_, other, _ := written(t, "six", "seven")
 	fs := memFS(t)
