@@ -41,6 +41,8 @@ type Machine struct {
 	nanos    int64 // time of the last applied entry
 	clean    uint64
 
+	flushing <-chan struct{} // owned by the caller of FlushSoon: closed when its last flush has ended
+
 	applied atomic.Uint64
 	wait    struct {
 		sync.Mutex
@@ -235,9 +237,22 @@ func (m *Machine) Durable() (seq uint64, err error) {
 	return seq, it.Error()
 }
 
-// FlushSoon asks Pebble to make the state durable in the background.
+// FlushSoon asks Pebble to make the state durable in the background, unless the
+// last such flush is still under way or the disk is full: then Pebble would make
+// the caller wait. One goroutine at a time calls it.
 func (m *Machine) FlushSoon() error {
-	_, err := m.store.db.AsyncFlush()
+	if m.flushing != nil {
+		select {
+		case <-m.flushing:
+		default:
+			return nil
+		}
+	}
+	if m.Full() != nil {
+		return nil
+	}
+	var err error
+	m.flushing, err = m.store.db.AsyncFlush()
 	return err
 }
 

@@ -1,6 +1,7 @@
 package party
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
@@ -9,8 +10,6 @@ import (
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/nats-io/nats.go"
-
-	"encoding/binary"
 
 	"github.com/pebbleparty/pebbleparty/snapshot"
 )
@@ -25,7 +24,7 @@ type desk struct {
 }
 
 func newDesk(l *leader) *desk {
-	return &desk{l: l, in: make(chan *nats.Msg, inbound)}
+	return &desk{l: l, in: l.requests}
 }
 
 func (d *desk) start(wg *sync.WaitGroup) {

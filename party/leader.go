@@ -32,6 +32,8 @@ type leader struct {
 	term       uint64
 	server     *embednats.Server
 	conn       *nats.Conn
+	commands   chan *nats.Msg // bundles of followers, for the sequencer
+	requests   chan *nats.Msg // all else, for the desk
 	seq        *sequencer
 	desk       *desk
 	started    time.Time
@@ -57,9 +59,10 @@ var errBusy = errors.New("party: Pebble's LOCK file is held")
 // acquire makes this process the leader; it owns lock from here on. It fails
 // with everything undone again. The steps:
 //
-//	Pebble's lock → Pebble → log → replay → next term → commit word → NATS → endpoint
+//	Pebble's lock → Pebble, log and NATS side by side → replay → next term →
+//	commit word → sequencer and desk → socket → endpoint
 //
-// NATS starts beside Pebble; nobody can reach it before the end.
+// Nobody can reach the server before the last two.
 func acquire(db *DB, lock *leaderLock) (_ *leader, err error) {
 	l := &leader{
 		db: db, lock: lock, started: time.Now(),
@@ -71,17 +74,13 @@ func acquire(db *DB, lock *leaderLock) (_ *leader, err error) {
 			err = errors.Join(err, l.release(false))
 		}
 	}()
-	started := make(chan error, 1)
-	go func() {
-		var err error
-		l.server, err = embednats.Start(embednats.Options{Logger: db.log, MaxPayload: chunk + 64<<10})
-		started <- err
-	}()
-	err = l.openState()
-	if nerr := <-started; err == nil && nerr != nil {
-		err = fmt.Errorf("start the NATS server: %w", nerr)
+	if l.pebbleLock, err = lockPebble(db.dir, db.opts.Pebble); err != nil {
+		return l, err
 	}
-	if err != nil {
+	if err := l.openParts(); err != nil {
+		return l, err
+	}
+	if err := l.beginTerm(); err != nil {
 		return l, err
 	}
 	if err := l.serve(); err != nil {
@@ -90,34 +89,28 @@ func acquire(db *DB, lock *leaderLock) (_ *leader, err error) {
 	return l, nil
 }
 
-// openState opens Pebble and the log, joins them, and begins the term.
-func (l *leader) openState() (err error) {
-	db := l.db
-	if l.pebbleLock, err = lockPebble(db.dir, db.opts.Pebble); err != nil {
-		return err
+// openParts opens what does not depend on each other at the same time: a
+// failover waits for it.
+func (l *leader) openParts() error {
+	var parts sync.WaitGroup
+	var server, log error
+	parts.Go(func() { server = l.startServer() })
+	fresh := false
+	if _, err := os.Stat(l.db.path("log")); errors.Is(err, os.ErrNotExist) {
+		fresh = true // where it has to start is known only once Pebble is open
+	} else {
+		parts.Go(func() { log = l.openLog(0) })
 	}
-	if l.machine, err = apply.Open(db.dir, db.opts.Pebble, l.pebbleLock, db.log); err != nil {
-		return err
+	var err error
+	l.machine, err = apply.Open(l.db.dir, l.db.opts.Pebble, l.pebbleLock, l.db.log)
+	parts.Wait()
+	if err == nil && fresh {
+		log = l.beginLog()
 	}
-	if err := l.openLog(); err != nil {
-		return err
+	if server != nil {
+		server = fmt.Errorf("start the NATS server: %w", server)
 	}
-	before := l.machine.Applied()
-	if err := l.machine.Recover(l.log, db.opts.Pebble.FS, db.path("log")); err != nil {
-		return err
-	}
-	l.replayed = int(min(l.log.Last()-before, 1<<20)) * 128 // a guess at the size is enough
-	var seq uint64
-	if l.term, seq, err = l.log.StartTerm(time.Now()); err != nil {
-		return fmt.Errorf("begin a term: %w", err)
-	}
-	if l.word, err = eventlog.OpenCommit(db.path("commit"), l.log.ID()); err != nil {
-		return fmt.Errorf("open the commit word: %w", err)
-	}
-	l.word.SetTerm(l.term)
-	l.word.SetDurable(l.log.Durable())
-	l.word.SetCommitted(seq)
-	return l.machine.ApplyTerm(seq)
+	return errors.Join(err, log, server)
 }
 
 // lockPebble takes the lock that plain Pebble takes. When a leader has just been
@@ -139,56 +132,89 @@ func lockPebble(dir string, o *pebble.Options) (*pebble.Lock, error) {
 	}
 }
 
-// openLog opens the log that belongs to the state.
-func (l *leader) openLog() error {
-	db, dir := l.db, l.db.path("log")
-	o := eventlog.Options{FS: db.opts.Pebble.FS, ID: l.machine.ID()}
-	if word, err := eventlog.ReadCommit(db.path("commit")); err == nil {
-		if o.ID == (eventlog.ID{}) || word.ID() == o.ID {
-			o.DurableHint = word.Durable()
-		}
+// openLog opens the log. That it belongs to the state is checked by Recover.
+func (l *leader) openLog(after uint64) (err error) {
+	o := eventlog.Options{FS: l.db.opts.Pebble.FS, After: after, SegmentBytes: segmentBytes}
+	if word, err := eventlog.ReadCommit(l.db.path("commit")); err == nil {
+		o.ID, o.DurableHint = word.ID(), word.Durable()
 		if err := word.Close(); err != nil {
 			return err
 		}
 	}
-	if _, err := os.Stat(dir); errors.Is(err, os.ErrNotExist) && l.machine.Applied() > 0 {
-		if !l.machine.Clean() {
-			return fmt.Errorf("%w: %s is missing, and the last leader did not close cleanly: "+
-				"writes since its last flush were only there; put the folder back", ErrCorrupt, dir)
-		}
-		o.After, o.DurableHint = l.machine.Applied(), 0
+	if l.log, err = eventlog.Open(l.db.path("log"), o); errors.Is(err, eventlog.ErrForeign) {
+		// Either the log or the commit word is of another database. The word is
+		// only a hint; Recover judges the log.
+		o.ID, o.DurableHint = eventlog.ID{}, 0
+		l.log, err = eventlog.Open(l.db.path("log"), o)
 	}
-	var err error
-	if l.log, err = eventlog.Open(dir, o); err != nil {
+	if err != nil {
 		return fmt.Errorf("open the log: %w", err)
 	}
 	return nil
 }
 
-// serve lets the others in.
-func (l *leader) serve() (err error) {
-	db := l.db
+// segmentBytes is the size of a log segment: what a failover has to read of the
+// log besides what it replays is half of it on average.
+const segmentBytes = 2 << 20
+
+// beginLog begins a log for a state that has none.
+func (l *leader) beginLog() (err error) {
+	if l.machine.Applied() > 0 && !l.machine.Clean() {
+		return fmt.Errorf("%w: %s is missing, and the last leader did not close cleanly: "+
+			"writes since its last flush were only there; put the folder back", ErrCorrupt, l.db.path("log"))
+	}
+	o := eventlog.Options{FS: l.db.opts.Pebble.FS, ID: l.machine.ID(), After: l.machine.Applied(), SegmentBytes: segmentBytes}
+	if l.log, err = eventlog.Open(l.db.path("log"), o); err != nil {
+		return fmt.Errorf("begin the log: %w", err)
+	}
+	return nil
+}
+
+// beginTerm joins state and log and begins the term.
+func (l *leader) beginTerm() (err error) {
+	before := l.machine.Applied()
+	if err := l.machine.Recover(l.log, l.db.opts.Pebble.FS, l.db.path("log")); err != nil {
+		return err
+	}
+	l.replayed = int(min(l.log.Last()-before, 1<<20)) * 128 // a guess at the size is enough
+	var seq uint64
+	if l.term, seq, err = l.log.StartTerm(time.Now()); err != nil {
+		return fmt.Errorf("begin a term: %w", err)
+	}
+	if l.word, err = eventlog.OpenCommit(l.db.path("commit"), l.log.ID()); err != nil {
+		return fmt.Errorf("open the commit word: %w", err)
+	}
+	l.word.SetTerm(l.term)
+	l.word.SetDurable(l.log.Durable())
+	l.word.SetCommitted(seq)
+	return l.machine.ApplyTerm(seq)
+}
+
+// startServer starts NATS and subscribes to what followers send. They are let in
+// later.
+func (l *leader) startServer() (err error) {
+	l.server, err = embednats.Start(embednats.Options{Logger: l.db.log, MaxPayload: chunk + 64<<10})
+	if err != nil {
+		return err
+	}
 	if l.conn, err = l.server.Connect(); err != nil {
 		return err
 	}
-	l.seq = &sequencer{
-		machine: l.machine, log: l.log, word: l.word, now: time.Now,
-		appended: l.appended,
-		remote:   make(chan *nats.Msg, inbound),
-		local:    make(chan *job, 64),
-		conns:    make(map[apply.Origin]uint64),
-	}
-	if _, err = l.conn.ChanSubscribe(subjectWrite, l.seq.remote); err != nil {
+	l.commands, l.requests = make(chan *nats.Msg, inbound), make(chan *nats.Msg, inbound)
+	if _, err = l.conn.ChanSubscribe(subjectWrite, l.commands); err != nil {
 		return err
 	}
+	if _, err = l.conn.ChanSubscribe(subjectAsk, l.requests); err != nil {
+		return err
+	}
+	return l.conn.Flush() // the server knows of both
+}
+
+// serve begins to work and lets the others in.
+func (l *leader) serve() (err error) {
+	db := l.db
+	l.seq = newSequencer(l)
 	l.desk = newDesk(l)
-	if _, err = l.conn.ChanSubscribe(subjectAsk, l.desk.in); err != nil {
-		return err
-	}
-	// The server knows both subscriptions before any follower is let in.
-	if err = l.conn.Flush(); err != nil {
-		return err
-	}
 	l.work.Go(func() { l.cancel(l.seq.run(l.ctx)) })
 	l.desk.start(&l.work)
 	l.work.Go(l.keep)

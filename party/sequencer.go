@@ -41,6 +41,14 @@ type sequencer struct {
 	out     []byte
 }
 
+func newSequencer(l *leader) *sequencer {
+	return &sequencer{
+		machine: l.machine, log: l.log, word: l.word, now: time.Now, appended: l.appended,
+		remote: l.commands, local: make(chan *job, 64),
+		conns: make(map[apply.Origin]uint64),
+	}
+}
+
 // job is one bundle of commands and the way back for its answers.
 type job struct {
 	req   writeRequest
