@@ -1,0 +1,73 @@
+// Command demo is a small command line over package party: it reads and writes
+// one Pebble directory, which any number of processes may have open at once.
+//
+// Without a command it shows what that means: four processes load Go's own
+// source tree into one directory while the process that leads is killed again
+// and again, and every key is compared with its file at the end.
+//
+// The exit code is 0, 1 for an error, or 2 for wrong usage.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/alecthomas/kong"
+)
+
+type commandLine struct {
+	Timeout time.Duration `default:"30s" help:"Give up when the database has not answered for this long; 0 waits for ever."`
+
+	Put    putCommand    `cmd:"" help:"Set a key."`
+	Get    getCommand    `cmd:"" help:"Print the value of a key, as it is."`
+	Del    delCommand    `cmd:"" help:"Delete a key, which need not exist."`
+	Cas    casCommand    `cmd:"" help:"Compare and swap: set or delete a key if its value is as expected."`
+	Scan   scanCommand   `cmd:"" help:"Print keys and values, in order."`
+	Load   loadCommand   `cmd:"" help:"Load folders (relative path → content) and tab-separated files (key TAB value)."`
+	Status statusCommand `cmd:"" help:"Print who leads and how far the log is."`
+	Hold   holdCommand   `cmd:"" help:"Join and stay until interrupted, printing each change of role."`
+	Party  partyCommand  `cmd:"" default:"withargs" help:"The main job, and what happens without a command: load Go's source tree from several processes while leaders are killed, then compare."`
+	Worker workerCommand `cmd:"" hidden:"" help:"One of the main job's processes."`
+}
+
+func (c *commandLine) Validate() error {
+	if c.Timeout < 0 {
+		return errors.New("--timeout is negative")
+	}
+	return nil
+}
+
+func main() { os.Exit(run(os.Args[1:])) }
+
+// run is the whole program; it returns the exit code.
+func run(args []string) int {
+	var line commandLine
+	parser := kong.Must(&line, kong.Name("demo"),
+		kong.Description("One Pebble directory, opened by many processes at once."))
+	command, err := parser.Parse(args)
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "demo: %v\nTry \"demo --help\".\n", err)
+		return 2
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	// Whoever interrupts twice wants out now, not cleanly.
+	context.AfterFunc(ctx, stop)
+	// `demo scan | head` must end by an error of the write, with the handle
+	// closed, and not by a signal, which would be a crash to everybody else.
+	signal.Ignore(syscall.SIGPIPE)
+
+	err = command.Run(&session{ctx: ctx, timeout: line.Timeout})
+	switch {
+	case err == nil, errors.Is(err, syscall.EPIPE):
+		return 0
+	default:
+		fmt.Fprintf(os.Stderr, "demo: %v\n", err)
+		return 1
+	}
+}
