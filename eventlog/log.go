@@ -103,6 +103,7 @@ type Log struct {
 	durable atomic.Uint64
 	term    atomic.Uint64
 	failed  atomic.Pointer[error] // the first failure, for good
+	broken  chan struct{}         // closed with it
 	closed  atomic.Bool           // set under mu and syncMu
 }
 
@@ -295,9 +296,14 @@ func (l *Log) failure() error {
 	return nil
 }
 
+// Failed is closed when the log has failed (ErrFailed): by an append, or by a Sync in another goroutine.
+func (l *Log) Failed() <-chan struct{} { return l.broken }
+
 // fail ends the log for good and returns what every later call will.
 func (l *Log) fail(cause error) error {
 	err := fmt.Errorf("%w: %w", ErrFailed, cause)
-	l.failed.CompareAndSwap(nil, &err)
+	if l.failed.CompareAndSwap(nil, &err) {
+		close(l.broken)
+	}
 	return l.failure()
 }

@@ -25,7 +25,7 @@ func Open(dir string, o Options) (*Log, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &Log{o: o, dir: dir}
+	l := &Log{o: o, dir: dir, broken: make(chan struct{})}
 	if err := l.open(); err != nil {
 		return nil, fmt.Errorf("open log %s: %w", dir, err)
 	}

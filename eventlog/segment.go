@@ -108,6 +108,15 @@ type segment struct {
 func segmentName(first uint64) string { return fmt.Sprintf("%020d%s", first, suffix) }
 
 // listSegments returns the first sequence numbers of the segment files in dir, ascending.
+// Exists tells whether there is a log in dir: any segment, be it damaged.
+func Exists(fs vfs.FS, dir string) (bool, error) {
+	if _, err := fs.Stat(dir); errors.Is(err, os.ErrNotExist) {
+		return false, nil
+	}
+	firsts, err := listSegments(fs, dir)
+	return len(firsts) > 0, err
+}
+
 func listSegments(fs vfs.FS, dir string) ([]uint64, error) {
 	names, err := fs.List(dir)
 	if err != nil {

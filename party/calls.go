@@ -51,9 +51,9 @@ func (db *DB) Has(ctx context.Context, key []byte) (bool, error) {
 
 func (db *DB) read(ctx context.Context, keys [][]byte) ([][]byte, error) {
 	if l := db.leading.Load(); l != nil && ctx.Err() == nil {
-		values, err := l.get(keys)
+		values, err := l.get(ctx, keys)
 		if !errors.Is(err, errLost) {
-			return values, err
+			return values, db.explain(err)
 		}
 	}
 	c := &call{keys: keys, size: 16}
@@ -71,7 +71,7 @@ func (db *DB) read(ctx context.Context, keys [][]byte) ([][]byte, error) {
 
 // Set sets key to value.
 func (db *DB) Set(ctx context.Context, key, value []byte, o *pebble.WriteOptions) error {
-	if err := checkSize(key, value); err != nil {
+	if err := checkKey(key, value); err != nil {
 		return err
 	}
 	_, err := db.write(ctx, apply.ReprSet(key, value), nil, o)
@@ -80,7 +80,7 @@ func (db *DB) Set(ctx context.Context, key, value []byte, o *pebble.WriteOptions
 
 // Delete removes key. It is no error if key does not exist.
 func (db *DB) Delete(ctx context.Context, key []byte, o *pebble.WriteOptions) error {
-	if err := checkSize(key, nil); err != nil {
+	if err := checkKey(key); err != nil {
 		return err
 	}
 	_, err := db.write(ctx, apply.ReprDelete(key), nil, o)
@@ -98,7 +98,7 @@ func (db *DB) DeleteRange(ctx context.Context, start, end []byte, o *pebble.Writ
 
 // Merge merges value into key with the Merger of the database.
 func (db *DB) Merge(ctx context.Context, key, value []byte, o *pebble.WriteOptions) error {
-	if err := checkSize(key, value); err != nil {
+	if err := checkKey(key, value); err != nil {
 		return err
 	}
 	_, err := db.write(ctx, apply.ReprMerge(key, value), nil, o)
@@ -129,11 +129,8 @@ func (db *DB) Apply(ctx context.Context, b *pebble.Batch, o *pebble.WriteOptions
 // nil for old means that key must be absent, nil for new that it is deleted; an
 // empty slice is an empty value.
 func (db *DB) CompareAndSwap(ctx context.Context, key, old, new []byte, o *pebble.WriteOptions) (swapped bool, err error) {
-	if err := checkSize(key, old, new); err != nil {
+	if err := checkKey(key, old, new); err != nil {
 		return false, err
-	}
-	if apply.IsReserved(key) {
-		return false, fmt.Errorf("%w: %q", ErrReservedKey, key)
 	}
 	repr := apply.ReprDelete(key)
 	if new != nil {
@@ -146,6 +143,14 @@ func (db *DB) CompareAndSwap(ctx context.Context, key, old, new []byte, o *pebbl
 	}
 	answer, err := db.write(ctx, repr, cond, o)
 	return answer.Outcome == apply.OutcomeDone, err
+}
+
+// checkKey refuses a key that is ours, and sizes as checkSize does.
+func checkKey(key []byte, values ...[]byte) error {
+	if apply.IsReserved(key) {
+		return fmt.Errorf("%w: %.100q", ErrReservedKey, key)
+	}
+	return checkSize(append(values, key)...)
 }
 
 // checkSize refuses what could not be encoded, before it is copied.

@@ -64,8 +64,10 @@ type state struct {
 // Open blocks until there is a leader, at most until ctx ends; a leader that is
 // stopped (SIGSTOP) keeps it waiting. ctx does not matter afterwards.
 //
-// The errors are ErrIncompatible, ErrCorrupt, ErrInUse, ErrNetworkFS, what the
-// file system said, or that of ctx. The directory is left as it was.
+// The errors are ErrIncompatible, ErrCorrupt, ErrInUse, ErrNetworkFS,
+// ErrReservedKey (the database has keys where ours would go), ErrDiskFull, what
+// is wrong with opts, what the file system said, or that of ctx. No key of the
+// database was changed then.
 func Open(ctx context.Context, dir string, opts *Options) (*DB, error) {
 	o, err := prepare(opts)
 	if err != nil {
@@ -113,11 +115,11 @@ func prepareDir(dir string, allowNetwork bool) (string, error) {
 	if dir == "" {
 		return "", errors.New("the name of the directory is empty")
 	}
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return "", err
-	}
 	abs, err := filepath.Abs(dir)
 	if err != nil {
+		return "", err
+	}
+	if err := makeDirs(abs); err != nil {
 		return "", err
 	}
 	// One directory has one name, however it is spelled: Pebble's own lock goes
@@ -135,7 +137,12 @@ func prepareDir(dir string, allowNetwork bool) (string, error) {
 		}
 	}
 	own := filepath.Join(resolved, "party")
-	if err := os.Mkdir(own, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
+	switch err := os.Mkdir(own, 0o700); {
+	case err == nil:
+		if err := syncDir(resolved); err != nil {
+			return "", err
+		}
+	case !errors.Is(err, os.ErrExist):
 		return "", err
 	}
 	if fi, err := os.Stat(own); err != nil {
@@ -144,6 +151,23 @@ func prepareDir(dir string, allowNetwork bool) (string, error) {
 		return "", fmt.Errorf("%s is not a folder; party keeps its files there", own)
 	}
 	return resolved, nil
+}
+
+// makeDirs makes dir and what is missing above it. Each new folder is made
+// durable in the one above: otherwise a power cut could take the whole database
+// after its first durable write.
+func makeDirs(dir string) error {
+	if _, err := os.Stat(dir); err == nil || !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	above := filepath.Dir(dir)
+	if err := makeDirs(above); err != nil {
+		return err
+	}
+	if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, os.ErrExist) {
+		return err
+	}
+	return syncDir(above)
 }
 
 // path returns the path of one of our own files; "" is their folder.
@@ -290,7 +314,11 @@ func (db *DB) Resign(ctx context.Context) error {
 // directory. Calls of this handle that are under way fail with ErrClosed, as do
 // those that come later; further calls of Close return ErrClosed.
 //
-// Close waits for Pebble to flush and for every goroutine of the handle. It must
+// An error says that something of the end went wrong, most likely that the disk
+// is full: then the writes that Pebble could not flush are in the log, and the
+// next handle finds them, but plain Pebble would not.
+//
+// Close waits for Pebble to flush and for the goroutines of the handle. It must
 // not be called from a function in Options.Events.
 func (db *DB) Close() error {
 	err := ErrClosed

@@ -1,6 +1,7 @@
 package party
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -29,17 +30,23 @@ func newDesk(l *leader) *desk {
 
 func (d *desk) start(wg *sync.WaitGroup) {
 	for range max(4, runtime.GOMAXPROCS(0)) {
-		wg.Go(d.work)
+		wg.Go(func() { d.work(wg) })
 	}
 }
 
-func (d *desk) work() {
+func (d *desk) work(wg *sync.WaitGroup) {
 	var out, scratch []byte
 	for {
 		select {
 		case <-d.l.ctx.Done():
 			return
 		case m := <-d.in:
+			if d.l.machine.Applied() < d.l.word.Committed() {
+				// Pebble makes the sequencer wait, perhaps for long. Whoever reads has
+				// to wait with it; those who only want to join have not.
+				wg.Go(func() { d.handle(m, m.Data, nil, nil) })
+				continue
+			}
 			out, scratch = d.handle(m, m.Data, out[:0], scratch)
 			if cap(out) > chunk {
 				out = nil
@@ -142,12 +149,12 @@ func (d *desk) read(body, out, scratch []byte) (_, _ []byte, err error) {
 	if err != nil {
 		return nil, scratch, err
 	}
-	if !d.l.enter() {
+	if !d.l.gate.enter() {
 		return nil, scratch, errLost
 	}
-	defer d.l.exit()
-	if err := d.l.current(); err != nil {
-		return nil, scratch, err
+	defer d.l.gate.exit()
+	if err := d.l.current(d.l.ctx); err != nil {
+		return nil, scratch, termOver(err)
 	}
 	out = appendHeader(out, msgValues)
 	out = binary.AppendUvarint(out, id)
@@ -172,16 +179,25 @@ func (d *desk) page(body, out []byte) ([]byte, error) {
 	if err := r.Decode(body); err != nil {
 		return nil, fmt.Errorf("%w: %w", errWire, err)
 	}
-	return d.l.page(&r, appendHeader(out, msgPageReply))
+	out, err := d.l.page(d.l.ctx, &r, appendHeader(out, msgPageReply))
+	return out, termOver(err)
+}
+
+// termOver turns the end of the term's context into errLost.
+func termOver(err error) error {
+	if errors.Is(err, context.Canceled) {
+		return errLost
+	}
+	return err
 }
 
 // page appends one page of the state, after the term, to out.
-func (l *leader) page(r *snapshot.Request, out []byte) ([]byte, error) {
-	if !l.enter() {
+func (l *leader) page(ctx context.Context, r *snapshot.Request, out []byte) ([]byte, error) {
+	if !l.gate.enter() {
 		return nil, errLost
 	}
-	defer l.exit()
-	if err := l.current(); err != nil {
+	defer l.gate.exit()
+	if err := l.current(ctx); err != nil {
 		return nil, err
 	}
 	out = binary.AppendUvarint(out, l.term)

@@ -32,6 +32,10 @@ type endpoint struct {
 
 var errNoEndpoint = errors.New("party: no leader has published where it listens")
 
+// errOtherEndpoint: the file was written by another version of party. That
+// process may be long dead, so it counts only if nothing else turns up.
+var errOtherEndpoint = errors.New("party: endpoint file of version")
+
 func decodeEndpoint(b []byte) (endpoint, error) {
 	var e endpoint
 	if err := json.Unmarshal(b, &e); err != nil || e.Magic != endpointMagic {
@@ -40,8 +44,8 @@ func decodeEndpoint(b []byte) (endpoint, error) {
 		return endpoint{}, fmt.Errorf("%w: the endpoint file is not one of ours", errNoEndpoint)
 	}
 	if e.Version != endpointVersion {
-		return endpoint{}, fmt.Errorf("%w: endpoint version %d, this program knows version %d; run the same version of party in all processes",
-			ErrIncompatible, e.Version, endpointVersion)
+		return endpoint{}, fmt.Errorf("%w: %w %d, this program knows version %d; run the same version of party in all processes",
+			ErrIncompatible, errOtherEndpoint, e.Version, endpointVersion)
 	}
 	if e.Address == "" {
 		return endpoint{}, fmt.Errorf("%w: the endpoint file names no address", errNoEndpoint)

@@ -194,13 +194,16 @@ func (it *Iterator) fetch(r *snapshot.Request) ([]snapshot.Pair, bool, error) {
 // page gets a page from whoever leads.
 func (db *DB) page(ctx context.Context, r *snapshot.Request) (page []byte, term uint64, err error) {
 	for {
+		if err := ctx.Err(); err != nil {
+			return nil, 0, err
+		}
 		s, err := db.route(ctx)
 		if err != nil {
 			return nil, 0, db.explain(err)
 		}
 		var b []byte
 		if s.leader != nil {
-			b, err = s.leader.page(r, nil)
+			b, err = s.leader.page(ctx, r, nil)
 		} else {
 			var t msgType
 			if t, b, err = s.remote.ask(ctx, r.Append(appendHeader(nil, msgPage))); err == nil && t != msgPageReply {

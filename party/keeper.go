@@ -1,6 +1,10 @@
 package party
 
 import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
 	"time"
 
 	"github.com/pebbleparty/pebbleparty/eventlog"
@@ -49,13 +53,27 @@ func (l *leader) keep() {
 			flushNow = true
 		case now := <-sweep.C:
 			l.desk.transfers.sweep(now)
-		case <-l.machine.Failed():
-			l.cancel(l.machine.Err())
-			return
 		case <-l.machine.Flushed():
 			l.retain(retention)
 		case <-tick.C:
 			l.retain(retention)
+			l.stayVisible()
+		}
+	}
+}
+
+// stayVisible sees to it that others find this leader although something, a
+// cleaner of temporary files say, has removed what they find it by.
+func (l *leader) stayVisible() {
+	if path, ok := strings.CutPrefix(string(l.address), "unix:"); ok {
+		if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) {
+			l.cancel(fmt.Errorf("the socket %s was removed", path))
+			return
+		}
+	}
+	if _, err := os.Stat(l.db.path("endpoint")); errors.Is(err, os.ErrNotExist) {
+		if err := l.publish(); err != nil {
+			l.db.log.Warn("party: publish the endpoint again", "err", err)
 		}
 	}
 }

@@ -13,14 +13,19 @@ import (
 // not. It never reaches a caller.
 var errLost = errors.New("party: route lost")
 
+// errLeft: the context of the caller that waits for a bundle has ended. The
+// answers are still to come; somebody else has to wait for them.
+var errLeft = errors.New("party: caller left")
+
 // route is where calls go in the present role: the sequencer and the state of
 // this process, or the connection to another.
 type route interface {
 	// send begins to have a bundle answered. slot is free: its last bundle was
 	// waited for.
 	send(slot int, bundle []*call)
-	// wait returns once every call of the bundle has its answer, or with errLost,
-	// or with the error of ctx; in that case it may be called again.
+	// wait returns once every call of the bundle has its answer, or with an error
+	// that is the answer of all, or errLost. With errLeft, ctx ended first, and it
+	// has to be called again.
 	wait(ctx context.Context, slot int, bundle []*call) error
 }
 
@@ -168,7 +173,7 @@ func (l *lane) combine(ctx context.Context, slot int, c *call) error {
 
 	r.send(slot, bundle)
 	err := r.wait(ctx, slot, bundle)
-	if err != nil && !errors.Is(err, errLost) && ctx.Err() != nil {
+	if errors.Is(err, errLeft) {
 		// This caller leaves; the others of its bundle still want their answers.
 		go func() { l.settle(slot, r, bundle, r.wait(context.Background(), slot, bundle)) }()
 		return l.await(ctx, c)

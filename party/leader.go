@@ -24,32 +24,36 @@ type leader struct {
 	db *DB
 
 	// Immutable once acquire returns.
-	lock       *leaderLock
-	pebbleLock *pebble.Lock
-	machine    *apply.Machine
-	word       *eventlog.Commit
-	log        *eventlog.Log
-	term       uint64
-	server     *embednats.Server
-	conn       *nats.Conn
-	commands   chan *nats.Msg // bundles of followers, for the sequencer
-	requests   chan *nats.Msg // all else, for the desk
-	seq        *sequencer
-	desk       *desk
-	started    time.Time
+	lock         *leaderLock
+	pebbleLock   *pebble.Lock
+	machine      *apply.Machine
+	word         *eventlog.Commit
+	log          *eventlog.Log
+	term         uint64
+	server       *embednats.Server
+	conn         *nats.Conn
+	disconnected chan struct{} // closed when conn has ended
+	address      embednats.Address
+	commands     chan *nats.Msg // bundles of followers, for the sequencer
+	requests     chan *nats.Msg // all else, for the desk
+	seq          *sequencer
+	desk         *desk
+	started      time.Time
 
 	ctx    context.Context // the term's; ends with its cause
 	cancel context.CancelCauseFunc
 	work   sync.WaitGroup // sequencer, desk, keeper
-	ended  chan struct{}  // closed when all work has ended
+	ended  chan struct{}  // closed when all work has ended, or has been given up
 	grew   chan int       // bytes appended to the log, for the keeper
 
 	answered chan struct{} // capacity 1: the bundle of this process is answered
 	replayed int           // bytes of log that this term began with and Pebble had not flushed
 
-	guard struct {
-		sync.RWMutex // held for reading by whoever uses the state from another goroutine
-		over         bool
+	gate *gate // passed by whoever uses the state from a goroutine of its own
+
+	replies struct { // to this process's own bundles
+		sync.Mutex
+		over bool // nobody waits for them any more
 	}
 }
 
@@ -66,7 +70,7 @@ var errBusy = errors.New("party: Pebble's LOCK file is held")
 func acquire(db *DB, lock *leaderLock) (_ *leader, err error) {
 	l := &leader{
 		db: db, lock: lock, started: time.Now(),
-		ended: make(chan struct{}), grew: make(chan int, 1), answered: make(chan struct{}, 1),
+		ended: make(chan struct{}), grew: make(chan int, 1), answered: make(chan struct{}, 1), gate: newGate(),
 	}
 	l.ctx, l.cancel = context.WithCancelCause(context.Background())
 	defer func() {
@@ -95,17 +99,17 @@ func (l *leader) openParts() error {
 	var parts sync.WaitGroup
 	var server, log error
 	parts.Go(func() { server = l.startServer() })
-	fresh := false
-	if _, err := os.Stat(l.db.path("log")); errors.Is(err, os.ErrNotExist) {
-		fresh = true // where it has to start is known only once Pebble is open
-	} else {
-		parts.Go(func() { log = l.openLog(0) })
+	there, err := eventlog.Exists(l.db.opts.Pebble.FS, l.db.path("log"))
+	if err != nil {
+		return err
 	}
-	var err error
+	if there {
+		parts.Go(func() { log = l.openLog() })
+	}
 	l.machine, err = apply.Open(l.db.dir, l.db.opts.Pebble, l.pebbleLock, l.db.log)
 	parts.Wait()
-	if err == nil && fresh {
-		log = l.beginLog()
+	if err == nil && !there {
+		log = l.beginLog() // where it has to start is known only now
 	}
 	if server != nil {
 		server = fmt.Errorf("start the NATS server: %w", server)
@@ -133,8 +137,8 @@ func lockPebble(dir string, o *pebble.Options) (*pebble.Lock, error) {
 }
 
 // openLog opens the log. That it belongs to the state is checked by Recover.
-func (l *leader) openLog(after uint64) (err error) {
-	o := eventlog.Options{FS: l.db.opts.Pebble.FS, After: after, SegmentBytes: segmentBytes}
+func (l *leader) openLog() (err error) {
+	o := eventlog.Options{FS: l.db.opts.Pebble.FS, SegmentBytes: segmentBytes}
 	if word, err := eventlog.ReadCommit(l.db.path("commit")); err == nil {
 		o.ID, o.DurableHint = word.ID(), word.Durable()
 		if err := word.Close(); err != nil {
@@ -160,7 +164,7 @@ const segmentBytes = 2 << 20
 // beginLog begins a log for a state that has none.
 func (l *leader) beginLog() (err error) {
 	if l.machine.Applied() > 0 && !l.machine.Clean() {
-		return fmt.Errorf("%w: %s is missing, and the last leader did not close cleanly: "+
+		return fmt.Errorf("%w: %s is missing or empty, and the last leader did not close cleanly: "+
 			"writes since its last flush were only there; put the folder back", ErrCorrupt, l.db.path("log"))
 	}
 	o := eventlog.Options{FS: l.db.opts.Pebble.FS, ID: l.machine.ID(), After: l.machine.Applied(), SegmentBytes: segmentBytes}
@@ -197,7 +201,9 @@ func (l *leader) startServer() (err error) {
 	if err != nil {
 		return err
 	}
-	if l.conn, err = l.server.Connect(); err != nil {
+	l.disconnected = make(chan struct{})
+	l.conn, err = l.server.Connect(nats.ClosedHandler(func(*nats.Conn) { close(l.disconnected) }))
+	if err != nil {
 		return err
 	}
 	l.commands, l.requests = make(chan *nats.Msg, inbound), make(chan *nats.Msg, inbound)
@@ -218,17 +224,22 @@ func (l *leader) serve() (err error) {
 	l.work.Go(func() { l.cancel(l.seq.run(l.ctx)) })
 	l.desk.start(&l.work)
 	l.work.Go(l.keep)
+	l.work.Go(l.watch)
 
 	if old, err := readEndpoint(db.path("endpoint")); err == nil {
 		embednats.RemoveStale(db.path(""), old.Address)
 	}
-	addr, err := l.server.Listen(db.path(""))
-	if err != nil {
+	if l.address, err = l.server.Listen(db.path("")); err != nil {
 		return err
 	}
+	return l.publish()
+}
+
+// publish tells the others where to find this leader.
+func (l *leader) publish() error {
 	return endpoint{
-		Database: l.log.ID().String(), Term: l.term, PID: os.Getpid(), Started: l.started, Address: addr,
-	}.publish(db.path("endpoint"))
+		Database: l.log.ID().String(), Term: l.term, PID: os.Getpid(), Started: l.started, Address: l.address,
+	}.publish(l.db.path("endpoint"))
 }
 
 // inbound is how many messages of followers may wait in this process. Followers
@@ -241,9 +252,7 @@ const inbound = 1 << 16
 func (l *leader) stopServing(cause error) error {
 	var errs []error
 	if l.term > 0 {
-		if err := os.Remove(l.db.path("endpoint")); err != nil && !errors.Is(err, os.ErrNotExist) {
-			errs = append(errs, err)
-		}
+		errs = append(errs, removeFile(l.db.path("endpoint")))
 	}
 	l.cancel(cause)
 	if l.machine != nil {
@@ -253,10 +262,14 @@ func (l *leader) stopServing(cause error) error {
 	if l.conn != nil {
 		// The last answers reach the server; it sends them on while it closes.
 		_ = l.conn.FlushTimeout(100 * time.Millisecond)
-		l.conn.Close()
 	}
 	if l.server != nil {
+		// Before the connection: a server without our subscriptions would answer
+		// followers that nobody is there, instead of going away.
 		errs = append(errs, l.server.Close())
+	}
+	if l.conn != nil {
+		l.conn.Close()
 	}
 	return errors.Join(errs...)
 }
@@ -264,26 +277,29 @@ func (l *leader) stopServing(cause error) error {
 // join returns when no goroutine uses the state any more. If Pebble broke, one
 // may be parked inside it for good; it is left there, behind the fence.
 func (l *leader) join() {
+	idle := make(chan struct{})
 	go func() {
-		l.guard.Lock()
-		l.guard.over = true
-		l.guard.Unlock()
+		l.gate.close()
 		l.work.Wait()
-		close(l.ended)
+		close(idle)
 	}()
 	var broken <-chan struct{}
 	if l.machine != nil {
 		broken = l.machine.Failed()
 	}
 	select {
-	case <-l.ended:
+	case <-idle:
 	case <-broken:
 		select {
-		case <-l.ended:
+		case <-idle:
 		case <-time.After(time.Second):
-			l.db.log.Error("party: a goroutine is stuck in a broken Pebble")
+			l.db.log.Error("party: a goroutine is stuck in a broken Pebble", "term", l.term)
 		}
 	}
+	l.replies.Lock()
+	l.replies.over = true
+	l.replies.Unlock()
+	close(l.ended)
 }
 
 // release gives up leadership, in the reverse order of acquire. With clean set
@@ -313,29 +329,33 @@ func (l *leader) release(clean bool) error {
 	return errors.Join(append(errs, l.lock.unlock())...)
 }
 
-// enter lets a goroutine use the state until exit; false: the term is over.
-func (l *leader) enter() bool {
-	l.guard.RLock()
-	if l.guard.over {
-		l.guard.RUnlock()
-		return false
+// watch ends the term when something breaks that it must not survive. It never
+// calls into what it watches.
+func (l *leader) watch() {
+	select {
+	case <-l.ctx.Done():
+	case <-l.machine.Failed():
+		l.cancel(l.machine.Err())
+	case <-l.log.Failed():
+		l.cancel(errors.New("the log failed"))
+	case <-l.disconnected:
+		l.cancel(errors.New("lost the connection to the NATS server in this process"))
 	}
-	return true
 }
 
-func (l *leader) exit() { l.guard.RUnlock() }
-
 // current brings the state up to all that is committed, for a linearizable read.
-func (l *leader) current() error { return l.machine.WaitApplied(l.word.Committed()) }
+func (l *leader) current(ctx context.Context) error {
+	return l.machine.WaitApplied(ctx, l.word.Committed())
+}
 
 // get reads each of keys at some moment between call and return; nil for an
 // absent key.
-func (l *leader) get(keys [][]byte) ([][]byte, error) {
-	if !l.enter() {
+func (l *leader) get(ctx context.Context, keys [][]byte) ([][]byte, error) {
+	if !l.gate.enter() {
 		return nil, errLost
 	}
-	defer l.exit()
-	if err := l.current(); err != nil {
+	defer l.gate.exit()
+	if err := l.current(ctx); err != nil {
 		return nil, err
 	}
 	values := make([][]byte, len(keys))
@@ -365,11 +385,16 @@ func (l *leader) send(slot int, bundle []*call) {
 	for i, c := range bundle {
 		c.cmd.Low = job.req.Low
 		if !c.cmd.Retry {
-			c.cmd.Since = l.db.known.Load()
+			c.cmd.Since = l.word.Committed()
 		}
 		job.req.Commands[i] = *c.cmd
 	}
 	job.reply = func(committed uint64, answers []apply.Answer) {
+		l.replies.Lock()
+		defer l.replies.Unlock()
+		if l.replies.over {
+			return // the bundle was given up and may be on its way to another leader
+		}
 		for i := range bundle {
 			bundle[i].answer = answers[i]
 		}
@@ -387,9 +412,12 @@ func (l *leader) wait(ctx context.Context, slot int, bundle []*call) error {
 		return l.waitAnswers(ctx)
 	}
 	for _, c := range bundle {
-		values, err := l.get(c.keys)
-		if errors.Is(err, errLost) {
+		values, err := l.get(ctx, c.keys)
+		switch {
+		case errors.Is(err, errLost):
 			return err
+		case err != nil && ctx.Err() != nil:
+			return errLeft
 		}
 		c.values, c.err = values, err
 	}
@@ -402,10 +430,10 @@ func (l *leader) waitAnswers(ctx context.Context) error {
 	case <-l.answered:
 		return nil
 	case <-ctx.Done():
-		return ctx.Err()
+		return errLeft
 	case <-l.ended:
 	}
-	select { // the sequencer has ended; did it answer before?
+	select { // did it answer before it ended?
 	case <-l.answered:
 		return nil
 	default:

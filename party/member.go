@@ -83,7 +83,7 @@ func (m *member) elect(ctx context.Context) error {
 			}
 		}
 		r, err := m.dial(ctx)
-		if errors.Is(err, ErrIncompatible) {
+		if errors.Is(err, ErrIncompatible) && (!errors.Is(err, errOtherEndpoint) || try > 500) {
 			return err
 		}
 		if err == nil {
@@ -170,9 +170,11 @@ func (m *member) follow(ctx context.Context, r *remote) {
 // lead serves until something fails or leadership is given up.
 func (m *member) lead(ctx context.Context, l *leader) {
 	m.busySince, m.yield = time.Time{}, time.Time{}
+	m.db.learn(l.word.Committed())
 	m.db.setRole(state{role: Leading, leader: l, term: l.term, pid: os.Getpid(), cause: m.cause})
 	m.cause = nil
 	clean := false
+	yield := false
 	var resigned chan struct{}
 	select {
 	case <-l.ctx.Done():
@@ -182,18 +184,22 @@ func (m *member) lead(ctx context.Context, l *leader) {
 		clean = true
 	case resigned = <-m.db.resign:
 		clean = true
-		if l.server.Followers() > 0 {
-			m.yield, m.yieldTerm = time.Now().Add(yieldFor), l.term
-		}
+		yield = l.server.Followers() > 0
 	}
 	if clean {
 		// Most of what is unflushed goes to disk while everybody is still served.
 		l.preflush()
 	}
 	m.db.setRole(state{role: Electing, cause: m.cause})
-	if err := l.release(clean); err != nil {
+	err := l.release(clean)
+	if err != nil {
 		m.db.log.Error("party: end of term", "term", l.term, "err", err)
+	}
+	if ctx.Err() != nil {
 		m.db.closeErr = err
+	}
+	if yield {
+		m.yield, m.yieldTerm = time.Now().Add(yieldFor), l.term
 	}
 	if resigned != nil {
 		close(resigned)

@@ -25,6 +25,8 @@ type remote struct {
 	database eventlog.ID
 	slots    [1 + readSlots]wireSlot // 0 for writes, the others for reads
 
+	word *eventlog.Commit // the leader's commit word; nil if it cannot be mapped
+
 	ctx    context.Context // ends when the connection is lost
 	cancel context.CancelFunc
 }
@@ -82,6 +84,12 @@ func connect(ctx context.Context, db *DB, e endpoint, conn uint64) (_ *remote, e
 		return nil, fmt.Errorf("%w: the endpoint file names database %s, but %s answers there", errNoEndpoint, e.Database, got)
 	}
 	r.term, r.pid, r.database = w.Term, int(w.PID), w.Database
+	if word, err := eventlog.ReadCommit(db.path("commit")); err == nil {
+		if r.word = word; word.ID() != w.Database {
+			r.word = nil
+			_ = word.Close()
+		}
+	}
 	db.learn(w.Committed)
 	return r, r.subscribe()
 }
@@ -103,6 +111,18 @@ func (r *remote) subscribe() error {
 func (r *remote) close() {
 	r.nc.Close()
 	r.cancel()
+	if r.word != nil {
+		_ = r.word.Close() // safe beside committed
+	}
+}
+
+// committed returns a sequence number that was committed before now, as new as
+// can be had without asking.
+func (r *remote) committed() uint64 {
+	if r.word != nil {
+		r.db.learn(r.word.Committed())
+	}
+	return r.db.known.Load()
 }
 
 // send sends a bundle of writes, or of reads.
@@ -134,7 +154,7 @@ func (r *remote) encodeWrites(dst []byte, id uint64, bundle []*call) []byte {
 	dst = w.appendHead(dst, len(bundle))
 	for _, c := range bundle {
 		if !c.cmd.Retry {
-			c.cmd.Since = r.db.known.Load()
+			c.cmd.Since = r.committed()
 		}
 		dst = apply.AppendCommand(dst, c.cmd)
 	}
@@ -169,14 +189,29 @@ func (r *remote) wait(ctx context.Context, slot int, bundle []*call) error {
 		var data []byte
 		select {
 		case m := <-s.reply:
+			if noResponders(m) {
+				r.cancel()
+				return errLost
+			}
 			data = m.Data
 		case big := <-s.big:
+			if errors.Is(big.err, errGone) {
+				// One of the two processes was stopped for so long that the leader
+				// forgot the transfer. Commands that it handled it recognises.
+				for _, c := range bundle {
+					if c.cmd != nil {
+						c.cmd.Retry = true
+					}
+				}
+				r.send(slot, bundle)
+				continue
+			}
 			if big.err != nil {
 				return big.err
 			}
 			data = big.data
 		case <-ctx.Done():
-			return ctx.Err()
+			return errLeft
 		case <-r.ctx.Done():
 			return errLost
 		}
@@ -201,6 +236,12 @@ func (r *remote) wait(ctx context.Context, slot int, bundle []*call) error {
 		}
 		return err
 	}
+}
+
+// noResponders recognises the server's own answer when nobody is subscribed: the
+// term is ending.
+func noResponders(m *nats.Msg) bool {
+	return len(m.Data) == 0 && m.Header.Get("Status") == "503"
 }
 
 // errStray: a reply that belongs to another bundle.
@@ -281,6 +322,7 @@ func (r *remote) request(ctx context.Context, data []byte) ([]byte, error) {
 	case err == nil:
 		return m.Data, nil
 	case r.ctx.Err() != nil, errors.Is(err, nats.ErrConnectionClosed), errors.Is(err, nats.ErrNoResponders):
+		r.cancel()
 		return nil, errLost
 	case ctx.Err() != nil:
 		return nil, ctx.Err()
@@ -316,9 +358,6 @@ again:
 		if err != nil {
 			return nil, err
 		}
-		if end == len(data) {
-			return b, nil
-		}
 		t, body, err := openMessage(b)
 		if err != nil {
 			return nil, err
@@ -332,6 +371,9 @@ again:
 			// Nothing of the request was handled.
 			goto again
 		}
+		if end == len(data) {
+			return b, nil
+		}
 		start = end
 	}
 }
@@ -342,7 +384,7 @@ func (r *remote) download(ctx context.Context, announcement []byte) ([]byte, err
 	if err := l.decode(announcement); err != nil {
 		return nil, err
 	}
-	var data []byte
+	data := make([]byte, 0, min(l.Total, 2*maxRequest))
 	for {
 		p := pullRequest{ID: l.ID, Start: uint64(len(data))}
 		b, err := r.request(ctx, p.append(nil))

@@ -155,6 +155,10 @@ func (s *sequencer) commit() error {
 	}
 	if refusal != nil {
 		s.refuse(first, refusal)
+		// Answers that do not rest on the group may still rest on a sync.
+		if err := s.sync(); err != nil {
+			return err
+		}
 	}
 	s.reply()
 	s.busy = len(s.jobs) > 1
@@ -166,13 +170,7 @@ func (s *sequencer) commit() error {
 func (s *sequencer) append(first uint64) (refusal, err error) {
 	entries := s.group.Entries()
 	if len(entries) == 0 {
-		if s.group.Sync() {
-			if err := s.log.Sync(); err != nil {
-				return nil, fmt.Errorf("sync the log: %w", err)
-			}
-			s.word.SetDurable(s.log.Durable())
-		}
-		return nil, nil
+		return nil, s.sync()
 	}
 	// What Pebble cannot flush must not pile up in its memory.
 	if full := s.machine.Full(); full != nil {
@@ -199,6 +197,18 @@ func (s *sequencer) append(first uint64) (refusal, err error) {
 	}
 	s.appended(s.group.Size())
 	return nil, nil
+}
+
+// sync makes the log durable if an answer of the group needs that.
+func (s *sequencer) sync() error {
+	if !s.group.Sync() {
+		return nil
+	}
+	if err := s.log.Sync(); err != nil {
+		return fmt.Errorf("sync the log: %w", err)
+	}
+	s.word.SetDurable(s.log.Durable())
+	return nil
 }
 
 // refuse turns every answer that rests on the group, which could not be

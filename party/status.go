@@ -57,11 +57,11 @@ func (db *DB) askStatus(ctx context.Context, s state) (Status, error) {
 	var ls leaderStatus
 	st := Status{Role: s.role, Responding: true}
 	if l := s.leader; l != nil {
-		if !l.enter() {
+		if !l.gate.enter() {
 			return Status{}, errLost
 		}
 		ls, st.Database = l.status(), l.log.ID().String()
-		l.exit()
+		l.gate.exit()
 	} else {
 		t, body, err := s.remote.ask(ctx, appendHeader(nil, msgStatus))
 		if err == nil && t != msgStatusReply {

@@ -24,6 +24,8 @@ type transfers struct {
 	up   map[uploadKey]*transfer
 	down map[uint64]*transfer
 	next uint64
+
+	swept time.Time // when sweep last ran
 }
 
 type uploadKey struct {
@@ -103,6 +105,11 @@ func (t *transfers) pull(body, out []byte) ([]byte, error) {
 func (t *transfers) sweep(now time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	last := t.swept
+	t.swept = now
+	if now.Sub(last) > 2*transferIdle {
+		return // this process was stopped itself
+	}
 	for k, u := range t.up {
 		if now.Sub(u.used) > transferIdle {
 			delete(t.up, k)

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/pebbleparty/pebbleparty/apply"
 	"github.com/pebbleparty/pebbleparty/eventlog"
@@ -262,16 +263,6 @@ func decodeAnswers(b []byte) (id, committed uint64, answers []apply.Answer, err 
 
 // Keys and values: a list of strings, those of a reply with a mark for absent.
 
-func appendKeys(dst []byte, id uint64, keys [][]byte) []byte {
-	dst = appendHeader(dst, msgRead)
-	dst = binary.AppendUvarint(dst, id)
-	dst = binary.AppendUvarint(dst, uint64(len(keys)))
-	for _, k := range keys {
-		dst = appendBytes(dst, k)
-	}
-	return dst
-}
-
 func decodeKeys(b []byte) (id uint64, keys [][]byte, err error) {
 	r := reader{b: b}
 	id = r.uvarint()
@@ -306,6 +297,9 @@ var wireErrors = []error{
 	10: ErrSnapshotLost,
 }
 
+// maxErrorText bounds the text of an error in a message, in bytes.
+const maxErrorText = 400
+
 func appendError(dst []byte, err error) []byte {
 	err = wrapError(err)
 	code := 0
@@ -316,7 +310,13 @@ func appendError(dst []byte, err error) []byte {
 		}
 	}
 	dst = binary.AppendUvarint(dst, uint64(code))
-	return appendBytes(dst, []byte(err.Error()))
+	text := err.Error()
+	if len(text) > maxErrorText {
+		// It may quote a key of any length, and there may be one for each of many
+		// commands; the reply has to fit a message.
+		text = strings.ToValidUTF8(text[:maxErrorText], "") + "…"
+	}
+	return appendBytes(dst, []byte(text))
 }
 
 func (r *reader) error() error {

@@ -1,0 +1,623 @@
+package party_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"slices"
+	"testing"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/pebbleparty/pebbleparty/apply"
+	"github.com/pebbleparty/pebbleparty/party"
+)
+
+// inEveryRole runs f against a leader, a follower, and a handle that followed
+// until its leader, another process, was killed.
+func inEveryRole(t *testing.T, f func(t *testing.T, db *party.DB)) {
+	opts := config{Sum: true}.options()
+	t.Run("leader", func(t *testing.T) {
+		db := open(t, newDirFor(t, opts.Pebble), opts)
+		leads(t, db)
+		f(t, db)
+	})
+	t.Run("follower", func(t *testing.T) {
+		dir := newDirFor(t, opts.Pebble)
+		leads(t, open(t, dir, opts))
+		db := open(t, dir, opts)
+		hasRole(t, db, party.Following)
+		f(t, db)
+	})
+	t.Run("follower of another process", func(t *testing.T) {
+		dir := newDirFor(t, opts.Pebble)
+		start(t, config{Dir: dir, Sum: true})
+		db := open(t, dir, opts)
+		hasRole(t, db, party.Following)
+		f(t, db)
+	})
+	t.Run("after failover", func(t *testing.T) {
+		dir := newDirFor(t, opts.Pebble)
+		p := start(t, config{Dir: dir, Sum: true})
+		db := open(t, dir, opts)
+		hasRole(t, db, party.Following)
+		p.kill()
+		f(t, db)
+		leads(t, db)
+	})
+	t.Run("follower after failover", func(t *testing.T) {
+		dir := newDirFor(t, opts.Pebble)
+		old := start(t, config{Dir: dir, Sum: true})
+		dbs := []*party.DB{open(t, dir, opts), open(t, dir, opts)}
+		old.kill()
+		for {
+			for _, db := range dbs {
+				s, err := db.Status(within(t))
+				must(t, err)
+				if s.Responding && s.Role == party.Following {
+					f(t, db)
+					return
+				}
+			}
+		}
+	})
+}
+
+func TestDB_Conforms(t *testing.T) {
+	inEveryRole(t, func(t *testing.T, db *party.DB) {
+		for _, c := range []struct {
+			name string
+			test func(t *testing.T, db *party.DB)
+		}{
+			{"absent and empty", absentAndEmpty},
+			{"nil and empty keys", emptyKeys},
+			{"delete", deletes},
+			{"delete range", deleteRanges},
+			{"merge", merges},
+			{"apply", applies},
+			{"compare and swap", swaps},
+			{"reserved keys", reservedKeys},
+			{"unsupported operations", unsupported},
+			{"too large", tooLarge},
+			{"reused slices", reusedSlices},
+			{"dead contexts", deadContexts},
+			{"sizes", sizes},
+			{"large batch", largeBatch},
+			{"status", statusOfAll},
+		} {
+			t.Run(c.name, func(t *testing.T) {
+				must(t, db.DeleteRange(within(t), nil, []byte("\xff\xff\xff"), pebble.NoSync))
+				c.test(t, db)
+			})
+		}
+	})
+}
+
+func absentAndEmpty(t *testing.T, db *party.DB) {
+	ctx := within(t)
+	_, err := db.Get(ctx, []byte("none"))
+	want(t, err, pebble.ErrNotFound)
+	has, err := db.Has(ctx, []byte("none"))
+	if has || err != nil {
+		t.Errorf("Has of an absent key: %t, %v", has, err)
+	}
+	for name, value := range map[string][]byte{"nil": nil, "empty": {}} {
+		must(t, db.Set(ctx, []byte(name), value, nil))
+		v, err := db.Get(ctx, []byte(name))
+		if err != nil || v == nil || len(v) != 0 {
+			t.Errorf("Get of a value that is %s: %#v, %v", name, v, err)
+		}
+		has, err := db.Has(ctx, []byte(name))
+		if !has || err != nil {
+			t.Errorf("Has of a value that is %s: %t, %v", name, has, err)
+		}
+	}
+	values, err := db.GetMany(ctx, [][]byte{[]byte("empty"), []byte("none"), []byte("nil"), []byte("empty")})
+	must(t, err)
+	for i, there := range []bool{true, false, true, true} {
+		if (values[i] != nil) != there || len(values[i]) != 0 {
+			t.Errorf("GetMany gave %#v for key %d", values[i], i)
+		}
+	}
+	for _, keys := range [][][]byte{nil, {}} {
+		if values, err := db.GetMany(ctx, keys); len(values) != 0 || err != nil {
+			t.Errorf("GetMany of nothing: %v, %v", values, err)
+		}
+	}
+	if got := scan(t, db, nil); !slices.Equal(got, []string{"empty=", "nil="}) {
+		t.Errorf("iterator: %q", got)
+	}
+}
+
+func emptyKeys(t *testing.T, db *party.DB) {
+	ctx := within(t)
+	must(t, db.Set(ctx, nil, []byte("a"), nil))
+	expect(t, db, "", "a")
+	must(t, db.Set(ctx, []byte{}, []byte("b"), nil))
+	v, err := db.Get(ctx, nil)
+	if err != nil || string(v) != "b" {
+		t.Errorf("Get(nil): %q, %v", v, err)
+	}
+	if swapped, err := db.CompareAndSwap(ctx, nil, []byte("b"), []byte("c"), nil); !swapped || err != nil {
+		t.Errorf("CompareAndSwap(nil): %t, %v", swapped, err)
+	}
+	if got := scan(t, db, nil); !slices.Equal(got, []string{"=c"}) {
+		t.Errorf("iterator: %q", got)
+	}
+	must(t, db.Delete(ctx, nil, nil))
+	_, err = db.Get(ctx, []byte{})
+	want(t, err, pebble.ErrNotFound)
+}
+
+func deletes(t *testing.T, db *party.DB) {
+	ctx := within(t)
+	set(t, db, "a", "1")
+	for range 2 { // deleting what is not there is no error
+		must(t, db.Delete(ctx, []byte("a"), pebble.NoSync))
+		_, err := db.Get(ctx, []byte("a"))
+		want(t, err, pebble.ErrNotFound)
+	}
+}
+
+func deleteRanges(t *testing.T, db *party.DB) {
+	ctx := within(t)
+	for _, c := range []struct {
+		name       string
+		start, end []byte
+		left       []string
+	}{
+		{"middle", []byte("b"), []byte("d"), []string{"a=1", "d=4"}},
+		{"from nil", nil, []byte("b"), []string{"b=2", "c=3", "d=4"}},
+		{"empty range", []byte("b"), []byte("b"), []string{"a=1", "b=2", "c=3", "d=4"}},
+		{"turned round", []byte("d"), []byte("b"), []string{"a=1", "b=2", "c=3", "d=4"}},
+		{"to nil", []byte("b"), nil, []string{"a=1", "b=2", "c=3", "d=4"}},
+		{"everything", nil, []byte("\xff\xff\xff\xff"), nil},
+	} {
+		for i, k := range []string{"a", "b", "c", "d"} {
+			must(t, db.Set(ctx, []byte(k), fmt.Append(nil, i+1), pebble.NoSync))
+		}
+		if err := db.DeleteRange(ctx, c.start, c.end, nil); err != nil {
+			t.Errorf("%s: %v", c.name, err)
+		}
+		if got := scan(t, db, nil); !slices.Equal(got, c.left) {
+			t.Errorf("%s: %q is left, want %q", c.name, got, c.left)
+		}
+	}
+}
+
+func merges(t *testing.T, db *party.DB) {
+	ctx := within(t)
+	must(t, db.Merge(ctx, []byte("m"), []byte("3"), nil))
+	set(t, db, "m", "10")
+	must(t, db.Merge(ctx, []byte("m"), []byte("-4"), pebble.NoSync))
+	must(t, db.Merge(ctx, []byte("m"), []byte("1"), nil))
+	expect(t, db, "m", "7")
+}
+
+func applies(t *testing.T, db *party.DB) {
+	ctx := within(t)
+	set(t, db, "x1", "old")
+	var b pebble.Batch
+	must(t, b.Set([]byte("a"), []byte("1"), nil))
+	must(t, b.Merge([]byte("a"), []byte("5"), nil))
+	must(t, b.Set([]byte("gone"), nil, nil))
+	must(t, b.Delete([]byte("gone"), nil))
+	must(t, b.Set([]byte("single"), nil, nil))
+	must(t, b.SingleDelete([]byte("single"), nil))
+	must(t, b.DeleteRange([]byte("x"), []byte("y"), nil))
+	first, err := db.Apply(ctx, &b, nil)
+	must(t, err)
+	if got := scan(t, db, nil); !slices.Equal(got, []string{"a=6"}) {
+		t.Errorf("after a batch: %q", got)
+	}
+	// A batch is not changed and may be applied again.
+	second, err := db.Apply(ctx, &b, pebble.NoSync)
+	must(t, err)
+	if first == 0 || second <= first {
+		t.Errorf("sequence numbers %d, then %d", first, second)
+	}
+	var empty pebble.Batch
+	newest, err := db.Apply(ctx, &empty, nil)
+	if newest != second || err != nil {
+		t.Errorf("empty batch: %d, %v, want %d", newest, err, second)
+	}
+}
+
+func swaps(t *testing.T, db *party.DB) {
+	for _, c := range []struct {
+		name          string
+		is, old, new_ []byte
+		swapped       bool
+		then          []byte
+	}{
+		{"absent as expected", nil, nil, []byte("n"), true, []byte("n")},
+		{"absent, a value expected", nil, []byte("o"), []byte("n"), false, nil},
+		{"absent, an empty value expected", nil, []byte{}, []byte("n"), false, nil},
+		{"empty as expected", []byte{}, []byte{}, []byte("n"), true, []byte("n")},
+		{"empty, none expected", []byte{}, nil, []byte("n"), false, []byte{}},
+		{"value as expected", []byte("o"), []byte("o"), []byte("n"), true, []byte("n")},
+		{"another value", []byte("p"), []byte("o"), []byte("n"), false, []byte("p")},
+		{"value, none expected", []byte("p"), nil, []byte("n"), false, []byte("p")},
+		{"to empty", []byte("o"), []byte("o"), []byte{}, true, []byte{}},
+		{"to nothing", []byte("o"), []byte("o"), nil, true, nil},
+		{"nothing to nothing", nil, nil, nil, true, nil},
+	} {
+		ctx := within(t)
+		key := []byte(c.name)
+		if c.is != nil {
+			must(t, db.Set(ctx, key, c.is, nil))
+		}
+		swapped, err := db.CompareAndSwap(ctx, key, c.old, c.new_, nil)
+		if swapped != c.swapped || err != nil {
+			t.Errorf("%s: swapped %t, %v", c.name, swapped, err)
+		}
+		values, err := db.GetMany(ctx, [][]byte{key})
+		must(t, err)
+		if v := values[0]; (v == nil) != (c.then == nil) || !bytes.Equal(v, c.then) {
+			t.Errorf("%s: the value is %#v then", c.name, v)
+		}
+	}
+}
+
+func reservedKeys(t *testing.T, db *party.DB) {
+	ctx := within(t)
+	reserved := []byte(apply.ReservedPrefix + "id\x00")
+	want(t, db.Set(ctx, reserved, nil, nil), party.ErrReservedKey)
+	want(t, db.Delete(ctx, reserved, nil), party.ErrReservedKey)
+	want(t, db.Merge(ctx, reserved, []byte("1"), nil), party.ErrReservedKey)
+	_, err := db.CompareAndSwap(ctx, reserved, nil, []byte("1"), nil)
+	want(t, err, party.ErrReservedKey)
+	var b pebble.Batch
+	must(t, b.Set([]byte("a"), nil, nil))
+	must(t, b.SingleDelete(reserved, nil))
+	_, err = db.Apply(ctx, &b, nil)
+	want(t, err, party.ErrReservedKey)
+	_, err = db.Get(ctx, reserved)
+	want(t, err, pebble.ErrNotFound)
+	if has, err := db.Has(ctx, reserved); has || err != nil {
+		t.Errorf("Has of a reserved key: %t, %v", has, err)
+	}
+	// Keys around ours are the user's; a range across ours leaves them alone.
+	before, after := []byte("\xff\xfe"), []byte("\xff\xff\xff")
+	must(t, db.Set(ctx, before, []byte("1"), nil))
+	must(t, db.Set(ctx, after, []byte("2"), nil))
+	if got := scan(t, db, nil); !slices.Equal(got, []string{"\xff\xfe=1", "\xff\xff\xff=2"}) {
+		t.Errorf("iterator: %q", got)
+	}
+	it, err := db.NewIter(ctx, nil)
+	must(t, err)
+	if !it.SeekGE(reserved) || !bytes.Equal(it.Key(), after) {
+		t.Errorf("SeekGE to a reserved key: %q", it.Key())
+	}
+	if !it.SeekLT(after) || !bytes.Equal(it.Key(), before) {
+		t.Errorf("SeekLT across reserved keys: %q", it.Key())
+	}
+	must(t, it.Close())
+	must(t, db.DeleteRange(ctx, []byte("\xff"), []byte("\xff\xff\xff\xff"), nil))
+	if got := scan(t, db, nil); got != nil {
+		t.Errorf("iterator: %q", got)
+	}
+	set(t, db, "still", "alive")
+}
+
+func unsupported(t *testing.T, db *party.DB) {
+	for name, fill := range map[string]func(b *pebble.Batch) error{
+		"RangeKeySet":    func(b *pebble.Batch) error { return b.RangeKeySet([]byte("a"), []byte("b"), nil, []byte("v"), nil) },
+		"RangeKeyDelete": func(b *pebble.Batch) error { return b.RangeKeyDelete([]byte("a"), []byte("b"), nil) },
+		"LogData":        func(b *pebble.Batch) error { return b.LogData([]byte("data"), nil) },
+		"DeleteSized":    func(b *pebble.Batch) error { return b.DeleteSized([]byte("a"), 1, nil) },
+	} {
+		var b pebble.Batch
+		must(t, b.Set([]byte("with "+name), nil, nil))
+		must(t, fill(&b))
+		if _, err := db.Apply(within(t), &b, nil); err == nil {
+			t.Errorf("%s was applied", name)
+		} else {
+			want(t, err, party.ErrUnsupported)
+		}
+	}
+	if got := scan(t, db, nil); got != nil {
+		t.Errorf("parts of refused batches were applied: %q", got)
+	}
+}
+
+// huge is never touched, so it costs no memory.
+var huge = make([]byte, party.MaxBatch+1)
+
+func tooLarge(t *testing.T, db *party.DB) {
+	ctx := within(t)
+	k := []byte("k")
+	want(t, db.Set(ctx, k, huge, nil), party.ErrTooLarge)
+	want(t, db.Set(ctx, huge, nil, nil), party.ErrTooLarge)
+	want(t, db.Merge(ctx, k, huge, nil), party.ErrTooLarge)
+	want(t, db.Delete(ctx, huge, nil), party.ErrTooLarge)
+	want(t, db.DeleteRange(ctx, k, huge, nil), party.ErrTooLarge)
+	_, err := db.CompareAndSwap(ctx, k, huge, nil, nil)
+	want(t, err, party.ErrTooLarge)
+	_, err = db.CompareAndSwap(ctx, k, nil, huge, nil)
+	want(t, err, party.ErrTooLarge)
+	if has, err := db.Has(ctx, k); has || err != nil {
+		t.Errorf("Has after refused writes: %t, %v", has, err)
+	}
+}
+
+func reusedSlices(t *testing.T, db *party.DB) {
+	ctx := within(t)
+	key, value := make([]byte, 8), make([]byte, 8)
+	fill := func(b byte) {
+		for i := range key {
+			key[i], value[i] = b, b
+		}
+	}
+	keys := [][]byte{key}
+	var b pebble.Batch
+	for c := byte('a'); c <= 'h'; c++ {
+		fill(c)
+		switch c % 3 {
+		case 0:
+			must(t, db.Set(ctx, key, value, pebble.NoSync))
+		case 1:
+			_, err := db.CompareAndSwap(ctx, key, nil, value, pebble.NoSync)
+			must(t, err)
+		case 2:
+			b.Reset()
+			must(t, b.Set(key, value, nil))
+			_, err := db.Apply(ctx, &b, pebble.NoSync)
+			must(t, err)
+		}
+		fill('?')
+	}
+	for c := byte('a'); c <= 'h'; c++ {
+		fill(c)
+		values, err := db.GetMany(ctx, keys)
+		must(t, err)
+		v, err := db.Get(ctx, key)
+		must(t, err)
+		if !bytes.Equal(v, value) || !bytes.Equal(values[0], value) {
+			t.Errorf("key %q is %q and %q", key, v, values[0])
+		}
+		// What is returned belongs to the caller.
+		clear(v)
+		clear(values[0])
+		_ = append(values[0], "over the end"...)
+		if v, err := db.Get(ctx, key); err != nil || !bytes.Equal(v, value) {
+			t.Errorf("key %q is %q after its old value was overwritten, %v", key, v, err)
+		}
+	}
+}
+
+// everyCall makes one call of each kind and hands over its error.
+func everyCall(ctx context.Context, db *party.DB, check func(name string, err error)) {
+	k, v := []byte("k"), []byte("1")
+	_, err := db.Get(ctx, k)
+	check("Get", err)
+	_, err = db.GetMany(ctx, [][]byte{k})
+	check("GetMany", err)
+	_, err = db.Has(ctx, k)
+	check("Has", err)
+	check("Set", db.Set(ctx, k, v, nil))
+	check("Delete", db.Delete(ctx, k, nil))
+	check("DeleteRange", db.DeleteRange(ctx, k, v, nil))
+	check("Merge", db.Merge(ctx, k, v, nil))
+	var b pebble.Batch
+	_ = b.Set(k, v, nil)
+	_, err = db.Apply(ctx, &b, nil)
+	check("Apply", err)
+	_, err = db.CompareAndSwap(ctx, k, nil, v, nil)
+	check("CompareAndSwap", err)
+	it, err := db.NewIter(ctx, nil)
+	if err == nil {
+		it.First()
+		err = it.Close()
+	}
+	check("NewIter", err)
+	_, err = db.Status(ctx)
+	check("Status", err)
+	check("Resign", db.Resign(ctx))
+}
+
+func deadContexts(t *testing.T, db *party.DB) {
+	dead, cancel := context.WithCancel(context.Background())
+	cancel()
+	everyCall(dead, db, func(name string, err error) {
+		if name != "Status" && name != "Resign" || err != nil { // those two may need no waiting
+			if err == nil {
+				t.Errorf("%s with a dead context worked", name)
+			} else {
+				want(t, err, context.Canceled)
+			}
+		}
+	})
+	if got := scan(t, db, nil); got != nil {
+		t.Errorf("calls with a dead context wrote: %q", got)
+	}
+	ctx, cancel := context.WithCancel(within(t))
+	set(t, db, "a", "1")
+	it, err := db.NewIter(ctx, nil)
+	must(t, err)
+	cancel()
+	if it.First() {
+		t.Error("an iterator moved although its context has ended")
+	}
+	want(t, it.Error(), context.Canceled)
+	want(t, it.Close(), context.Canceled)
+}
+
+func pattern(n int) []byte {
+	b := make([]byte, n)
+	for i := range min(n, 251) { // a prime, so that no shifted piece looks the same
+		b[i] = byte(i)
+	}
+	for done := min(n, 251); done > 0 && done < n; done *= 2 {
+		copy(b[done:], b[:done])
+	}
+	return b
+}
+
+func sizes(t *testing.T, db *party.DB) {
+	ctx := within(t)
+	list := []int{1, 100, 1<<20 - 100, 1 << 20, 5 << 20}
+	var keys [][]byte
+	for _, n := range list {
+		key := fmt.Appendf(nil, "size %08d", n)
+		keys = append(keys, key)
+		value := pattern(n)
+		must(t, db.Set(ctx, key, value, pebble.NoSync))
+		v, err := db.Get(ctx, key)
+		must(t, err)
+		if !bytes.Equal(v, value) {
+			t.Errorf("a value of %d bytes came back as another of %d", n, len(v))
+		}
+		if swapped, err := db.CompareAndSwap(ctx, key, value, value, pebble.NoSync); !swapped || err != nil {
+			t.Errorf("a value of %d bytes: swapped %t, %v", n, swapped, err)
+		}
+	}
+	values, err := db.GetMany(ctx, keys)
+	must(t, err)
+	for i, n := range list {
+		if !bytes.Equal(values[i], pattern(n)) {
+			t.Errorf("GetMany: %d bytes for a value of %d", len(values[i]), n)
+		}
+	}
+	i := 0
+	it, err := db.NewIter(ctx, nil)
+	must(t, err)
+	for k, v := range it.All() {
+		if !bytes.Equal(k, keys[i]) || len(v) != list[i] {
+			t.Errorf("iterator: %q with %d bytes", k, len(v))
+		}
+		i++
+	}
+	must(t, it.Close())
+	key := pattern(2 << 20)
+	must(t, db.Set(ctx, key, []byte("v"), pebble.NoSync))
+	expect(t, db, string(key), "v")
+}
+
+func largeBatch(t *testing.T, db *party.DB) {
+	ctx := within(t)
+	var b pebble.Batch
+	var keys [][]byte
+	for i := range 10_000 {
+		keys = append(keys, fmt.Appendf(nil, "key %06d", i))
+		must(t, b.Set(keys[i], fmt.Appendf(nil, "value %200d", i), nil))
+	}
+	_, err := db.Apply(ctx, &b, nil)
+	must(t, err)
+	values, err := db.GetMany(ctx, keys)
+	must(t, err)
+	for i, v := range values {
+		if string(v) != fmt.Sprintf("value %200d", i) {
+			t.Fatalf("key %d is %q", i, v)
+		}
+	}
+}
+
+func statusOfAll(t *testing.T, db *party.DB) {
+	ctx := within(t)
+	var b pebble.Batch
+	must(t, b.Set([]byte("a"), nil, nil))
+	seq, err := db.Apply(ctx, &b, nil)
+	must(t, err)
+	s, err := db.Status(ctx)
+	must(t, err)
+	if !s.Responding || s.Committed < seq || s.Applied < seq || s.Term == 0 || s.LeaderPID == 0 || s.FirstSeq == 0 || len(s.Database) != 32 {
+		t.Errorf("status after sequence number %d: %+v", seq, s)
+	}
+}
+
+func TestDB_TakesHundredMegabytes(t *testing.T) {
+	if testing.Short() || raceEnabled {
+		t.Skip("takes long with -race or on a small machine (-short)")
+	}
+	dir := t.TempDir()
+	leader := open(t, dir, nil)
+	follower := open(t, dir, nil)
+	value := pattern(100 << 20)
+	must(t, follower.Set(within(t), []byte("big"), value, nil))
+	for name, db := range map[string]*party.DB{"leader": leader, "follower": follower} {
+		v, err := db.Get(within(t), []byte("big"))
+		if err != nil || !bytes.Equal(v, value) {
+			t.Errorf("%s: %d bytes, %v", name, len(v), err)
+		}
+	}
+}
+
+func TestDB_ClosedTwice(t *testing.T) {
+	dir := newDir(t)
+	leader, follower := open(t, dir, nil), open(t, dir, nil)
+	for name, db := range map[string]*party.DB{"follower": follower, "leader": leader} {
+		must(t, db.Close())
+		for range 2 {
+			want(t, db.Close(), party.ErrClosed)
+		}
+		everyCall(within(t), db, func(call string, err error) {
+			if err == nil {
+				t.Errorf("%s: %s worked after Close", name, call)
+			} else {
+				want(t, err, party.ErrClosed)
+			}
+		})
+	}
+}
+
+// TestDB_CloseEndsCalls: calls under way while the handle closes are done or
+// fail with ErrClosed; none hangs.
+func TestDB_CloseEndsCalls(t *testing.T) {
+	for round := range 6 {
+		dir := newDir(t)
+		dbs := []*party.DB{open(t, dir, nil), open(t, dir, nil)}
+		ended := make(chan error, 16)
+		begun := make(chan struct{}, 16)
+		for i := range 16 {
+			db := dbs[i%2]
+			go func() {
+				for n := 0; ; n++ {
+					if err := db.Set(within(t), fmt.Append(nil, i), nil, nil); err != nil {
+						ended <- err
+						return
+					}
+					if n == 1 {
+						begun <- struct{}{}
+					}
+				}
+			}()
+		}
+		for range 16 {
+			receive(t, "a writer to begin", begun)
+		}
+		must(t, dbs[round%2].Close())
+		must(t, dbs[1-round%2].Close())
+		for range 16 {
+			want(t, receive(t, "a call to end", ended), party.ErrClosed)
+		}
+	}
+}
+
+func TestOpen_ReportsAllInvalidOptions(t *testing.T) {
+	dir := t.TempDir()
+	lock, err := pebble.LockDirectory(dir, vfs.Default)
+	must(t, err)
+	defer func() { must(t, lock.Close()) }()
+	_, err = party.Open(within(t), dir, &party.Options{
+		Pebble:    &pebble.Options{ReadOnly: true, ErrorIfExists: true, FS: vfs.NewMem(), Lock: lock},
+		Retention: party.Retention{MaxAge: -1},
+	})
+	if err == nil {
+		t.Fatal("invalid options were accepted")
+	}
+	for _, name := range []string{"ReadOnly", "ErrorIfExists", "FS", "Lock", "MaxAge"} {
+		if !bytes.Contains([]byte(err.Error()), []byte(name)) {
+			t.Errorf("%s is not named: %v", name, err)
+		}
+	}
+}
+
+func TestOpen_LeavesOptionsAlone(t *testing.T) {
+	o := &party.Options{Pebble: &pebble.Options{}}
+	open(t, newDir(t), o)
+	if o.Pebble.Comparer != nil || o.Pebble.FS != nil || o.Pebble.Lock != nil || o.Pebble.DisableWAL || o.Logger != nil || o.Retention != (party.Retention{}) {
+		t.Errorf("Open wrote to its options: %+v", o)
+	}
+}
