@@ -287,7 +287,7 @@ func (db *DB) untidy() bool { return db.known.Load() > 0 }
 // then. It blocks until this handle no longer leads, or until ctx ends, and does
 // nothing if it does not lead. No call of anybody's fails; calls wait while the
 // others elect a leader. They have the first chance; when none takes it within
-// half a second, or there is none, this handle leads again.
+// 300 milliseconds, or there is none, this handle leads again.
 func (db *DB) Resign(ctx context.Context) error {
 	if _, err := db.route(ctx); err != nil {
 		return db.explain(err)

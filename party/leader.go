@@ -163,7 +163,14 @@ const segmentBytes = 2 << 20
 
 // beginLog begins a log for a state that has none.
 func (l *leader) beginLog() (err error) {
-	if l.machine.Applied() > 0 && !l.machine.Clean() {
+	lost := l.machine.Applied() > 0 && !l.machine.Clean()
+	if word, err := eventlog.ReadCommit(l.db.path("commit")); err == nil {
+		lost = lost || word.ID() == l.machine.ID() && word.Durable() > l.machine.Applied()
+		if err := word.Close(); err != nil {
+			return err
+		}
+	}
+	if lost {
 		return fmt.Errorf("%w: %s is missing or empty, and the last leader did not close cleanly: "+
 			"writes since its last flush were only there; put the folder back", ErrCorrupt, l.db.path("log"))
 	}

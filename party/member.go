@@ -15,8 +15,8 @@ type member struct {
 	db    *DB
 	lock  string // path of the leader lock
 	conns uint64 // connections made so far
-	// After Resign, until then or until another leader is seen, the lock is left
-	// to the others.
+	// Until then, or until another leader is seen, the lock is left to the others:
+	// after Resign, and after this process failed to lead.
 	yield     time.Time
 	yieldTerm uint64
 	busySince time.Time // since when the leader lock is free but Pebble's is held
@@ -24,9 +24,9 @@ type member struct {
 }
 
 const (
-	// yieldFor is how long a leader that resigned leaves the lock to the others,
-	// who look for it every millisecond.
-	yieldFor = 500 * time.Millisecond
+	// yieldFor is how long a process that resigned, or failed to lead, leaves the
+	// lock to the others, who look for it every millisecond.
+	yieldFor = 300 * time.Millisecond
 	// busyFor is how long Pebble's lock may be held by nobody that answers before
 	// it is taken for a program that does not use party.
 	busyFor = 2 * time.Second
@@ -60,6 +60,7 @@ func (m *member) run(ctx context.Context) {
 // from asking all the time; they are short at first, because the winner needs
 // some milliseconds, and grow when it needs long (a replay, a stopped process).
 func (m *member) elect(ctx context.Context) error {
+	var failed error // why this process cannot lead
 	for try := 0; ctx.Err() == nil; try++ {
 		if !m.yielding() {
 			lock, ok, err := tryLock(m.lock)
@@ -73,14 +74,19 @@ func (m *member) elect(ctx context.Context) error {
 					return nil
 				}
 				if !errors.Is(err, errBusy) {
-					return wrapError(err)
-				}
-				// Perhaps the lock file was removed under a leader that is alive;
-				// then it answers.
-				if err := m.busy(err); err != nil {
+					// What keeps this process from leading may not keep another one: a
+					// limit of its own, a disk that failed it. Its calls can go there.
+					failed = wrapError(err)
+					m.leaveToOthers(0)
+				} else if err := m.busy(err); err != nil {
+					// Not that the lock file was removed under a leader that is alive:
+					// that would answer.
 					return err
 				}
 			}
+		}
+		if failed != nil && !m.yielding() {
+			return failed
 		}
 		r, err := m.dial(ctx)
 		if errors.Is(err, ErrIncompatible) && (!errors.Is(err, errOtherEndpoint) || try > 500) {
@@ -115,6 +121,12 @@ func (m *member) busy(err error) error {
 	}
 	m.busySince = time.Time{}
 	return fmt.Errorf("%w: %s: close that program, or let it use party: %w", ErrInUse, m.db.dir, err)
+}
+
+// leaveToOthers keeps this process from the lock for a while, or until it sees a
+// leader of a term above that one.
+func (m *member) leaveToOthers(term uint64) {
+	m.yield, m.yieldTerm = time.Now().Add(yieldFor), term
 }
 
 func (m *member) yielding() bool {
@@ -180,6 +192,7 @@ func (m *member) lead(ctx context.Context, l *leader) {
 	case <-l.ctx.Done():
 		m.cause = context.Cause(l.ctx)
 		m.db.log.Error("party: stepping down", "term", l.term, "err", m.cause)
+		yield = l.server.Followers() > 0
 	case <-ctx.Done():
 		clean = true
 	case resigned = <-m.db.resign:
@@ -199,7 +212,7 @@ func (m *member) lead(ctx context.Context, l *leader) {
 		m.db.closeErr = err
 	}
 	if yield {
-		m.yield, m.yieldTerm = time.Now().Add(yieldFor), l.term
+		m.leaveToOthers(l.term)
 	}
 	if resigned != nil {
 		close(resigned)

@@ -98,7 +98,8 @@ func (r *reader) uvarint() uint64 {
 	return v
 }
 
-// count reads the length of a list whose elements take at least a byte each.
+// count reads the length of a list whose elements take at least a byte each. A
+// decoder must not make room for so many at once: in memory they are larger.
 func (r *reader) count() int {
 	n := r.uvarint()
 	if n > uint64(len(r.b)) {
@@ -212,15 +213,15 @@ func (w *writeRequest) decode(b []byte) error {
 	if r.bad {
 		return r.err()
 	}
-	w.Commands = make([]apply.Command, n)
+	w.Commands = make([]apply.Command, 0, min(n, bundleCalls))
 	rest := r.b
-	for i := range w.Commands {
-		c := &w.Commands[i]
-		c.Origin, c.Low = w.Origin, w.Low
+	for i := range n {
+		c := apply.Command{Origin: w.Origin, Low: w.Low}
 		var err error
-		if rest, err = apply.DecodeCommand(rest, c); err != nil {
+		if rest, err = apply.DecodeCommand(rest, &c); err != nil {
 			return fmt.Errorf("%w: command %d: %w", errWire, i, err)
 		}
+		w.Commands = append(w.Commands, c)
 	}
 	if len(rest) != 0 {
 		return fmt.Errorf("%w: %d bytes too many", errWire, len(rest))
@@ -249,14 +250,17 @@ func appendAnswers(dst []byte, id, committed uint64, answers []apply.Answer) []b
 func decodeAnswers(b []byte) (id, committed uint64, answers []apply.Answer, err error) {
 	r := reader{b: b}
 	id, committed = r.uvarint(), r.uvarint()
-	answers = make([]apply.Answer, r.count())
-	for i := range answers {
-		a := &answers[i]
-		a.Outcome = apply.Outcome(r.byte())
-		a.Seq = r.uvarint()
+	n := r.count()
+	answers = make([]apply.Answer, 0, min(n, bundleCalls))
+	for range n {
+		a := apply.Answer{Outcome: apply.Outcome(r.byte()), Seq: r.uvarint()}
 		if a.Outcome == apply.OutcomeRefused {
 			a.Err = r.error()
 		}
+		if r.bad {
+			break
+		}
+		answers = append(answers, a)
 	}
 	return id, committed, answers, r.err()
 }
@@ -266,9 +270,13 @@ func decodeAnswers(b []byte) (id, committed uint64, answers []apply.Answer, err 
 func decodeKeys(b []byte) (id uint64, keys [][]byte, err error) {
 	r := reader{b: b}
 	id = r.uvarint()
-	keys = make([][]byte, r.count())
-	for i := range keys {
-		keys[i] = r.bytes()
+	n := r.count()
+	keys = make([][]byte, 0, min(n, bundleCalls))
+	for range n {
+		keys = append(keys, r.bytes())
+		if r.bad {
+			break
+		}
 	}
 	return id, keys, r.err()
 }
@@ -276,9 +284,13 @@ func decodeKeys(b []byte) (id uint64, keys [][]byte, err error) {
 func decodeValues(b []byte) (id uint64, values [][]byte, err error) {
 	r := reader{b: b}
 	id = r.uvarint()
-	values = make([][]byte, r.count())
-	for i := range values {
-		values[i] = r.optional()
+	n := r.count()
+	values = make([][]byte, 0, min(n, bundleCalls))
+	for range n {
+		values = append(values, r.optional())
+		if r.bad {
+			break
+		}
 	}
 	return id, values, r.err()
 }
