@@ -299,6 +299,9 @@ func (l *Log) failure() error {
 // Failed is closed when the log has failed (ErrFailed): by an append, or by a Sync in another goroutine.
 func (l *Log) Failed() <-chan struct{} { return l.broken }
 
+// Err returns why the log has failed, nil if it has not.
+func (l *Log) Err() error { return l.failure() }
+
 // fail ends the log for good and returns what every later call will.
 func (l *Log) fail(cause error) error {
 	err := fmt.Errorf("%w: %w", ErrFailed, cause)

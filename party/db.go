@@ -332,6 +332,8 @@ func (db *DB) Close() error {
 		db.reads.close(ErrClosed)
 		db.cancel()
 		<-db.ended
+		db.writes.left.Wait()
+		db.reads.left.Wait()
 		db.events.close()
 		err = wrapError(db.closeErr)
 	})

@@ -64,6 +64,8 @@ type lane struct {
 	noRetry bool
 	number  bool // calls are numbered in the order of the queue
 
+	left sync.WaitGroup // goroutines that wait in the place of callers who left
+
 	mu     sync.Mutex
 	route  route
 	queue  []*call
@@ -175,7 +177,7 @@ func (l *lane) combine(ctx context.Context, slot int, c *call) error {
 	err := r.wait(ctx, slot, bundle)
 	if errors.Is(err, errLeft) {
 		// This caller leaves; the others of its bundle still want their answers.
-		go func() { l.settle(slot, r, bundle, r.wait(context.Background(), slot, bundle)) }()
+		l.left.Go(func() { l.settle(slot, r, bundle, r.wait(context.Background(), slot, bundle)) })
 		return l.await(ctx, c)
 	}
 	l.settle(slot, r, bundle, err)
@@ -295,7 +297,7 @@ func (l *lane) failLocked(err error) {
 }
 
 // close ends all calls that wait, and those that come, with err. Calls under way
-// end with the route that they are on.
+// end with the route that they are on; left is for waiting until they have.
 func (l *lane) close(err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -344,7 +344,7 @@ func (l *leader) watch() {
 	case <-l.machine.Failed():
 		l.cancel(l.machine.Err())
 	case <-l.log.Failed():
-		l.cancel(errors.New("the log failed"))
+		l.cancel(l.log.Err())
 	case <-l.disconnected:
 		l.cancel(errors.New("lost the connection to the NATS server in this process"))
 	}

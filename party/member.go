@@ -63,6 +63,9 @@ func (m *member) elect(ctx context.Context) error {
 	var failed error // why this process cannot lead
 	for try := 0; ctx.Err() == nil; try++ {
 		if !m.yielding() {
+			if failed != nil {
+				return failed
+			}
 			lock, ok, err := tryLock(m.lock)
 			if err != nil {
 				return err
@@ -84,9 +87,6 @@ func (m *member) elect(ctx context.Context) error {
 					return err
 				}
 			}
-		}
-		if failed != nil && !m.yielding() {
-			return failed
 		}
 		r, err := m.dial(ctx)
 		if errors.Is(err, ErrIncompatible) && (!errors.Is(err, errOtherEndpoint) || try > 500) {
