@@ -84,7 +84,12 @@ func (g *Group) Judge(c *Command) Answer {
 		return Answer{Outcome: OutcomeDone, Seq: seq}
 	}
 	known := g.m.sessions.byOrigin[c.Origin]
-	if c.Retry && known == nil && c.Since < g.m.sessions.floor {
+	// What the origin wrote before it was forgotten is not in its memory now.
+	horizon := g.m.sessions.floor
+	if known != nil {
+		horizon = known.born
+	}
+	if c.Retry && c.Since < horizon {
 		return Answer{Outcome: OutcomeForgotten}
 	}
 	if c.Low > c.Number || known != nil && c.Number < known.low {
@@ -92,6 +97,9 @@ func (g *Group) Judge(c *Command) Answer {
 	}
 	count, rangeDeletes, err := scanRepr(c.Repr)
 	if err != nil {
+		return refused(err)
+	}
+	if err := g.m.checkKeys(c); err != nil {
 		return refused(err)
 	}
 	if c.Cond != nil {
@@ -179,7 +187,7 @@ func (g *Group) add(repr []byte) error {
 		g.batch = g.m.store.db.NewBatch()
 	}
 	var b pebble.Batch
-	if err := b.SetRepr(repr); err != nil {
+	if err := b.SetRepr(effects(repr)); err != nil {
 		return fmt.Errorf("%w: %w", ErrInvalidBatch, err)
 	}
 	if err := g.batch.Apply(&b, nil); err != nil {

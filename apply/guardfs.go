@@ -28,9 +28,14 @@ var ErrFenced = errors.New("apply: this process no longer leads; its Pebble may 
 //     broken Pebble still runs.
 type guardFS struct {
 	vfs.FS
-	syncLog func() error          // set before the first entry is applied
-	full    atomic.Pointer[error] // the last failure for want of space, nil when none since the last success
-	stop    chan struct{}         // closed when the store closes: nothing waits for space any more
+	// syncLog is set before the first entry is applied. Pebble's compactions read
+	// it from the moment it is opened.
+	syncLog atomic.Pointer[func() error]
+	// full is the last failure of a flush or of the manifest for want of space,
+	// nil when none since the last success.
+	full  atomic.Pointer[error]
+	waits atomic.Bool   // the manifest waits for space: only once Pebble is open, Open itself fails
+	stop  chan struct{} // closed when the store closes: nothing waits for space any more
 
 	fence struct {
 		sync.RWMutex // held for reading by every operation that writes, while it runs
@@ -43,7 +48,7 @@ type guardFS struct {
 const spacePoll = 50 * time.Millisecond
 
 func newGuardFS(fs vfs.FS) *guardFS {
-	return &guardFS{FS: fs, syncLog: func() error { return nil }, stop: make(chan struct{})}
+	return &guardFS{FS: fs, stop: make(chan struct{})}
 }
 
 // lower puts the fence down and returns once no operation is under way behind it.
@@ -53,7 +58,8 @@ func (g *guardFS) lower() {
 	g.fence.down = true
 }
 
-// do runs an operation that writes, unless the fence is down.
+// do runs an operation that writes, unless the fence is down. One that finds no
+// space waits a little.
 func (g *guardFS) do(name string, op func() error) error {
 	g.fence.RLock()
 	if g.fence.down {
@@ -62,17 +68,24 @@ func (g *guardFS) do(name string, op func() error) error {
 	}
 	err := op()
 	g.fence.RUnlock()
-	return g.note(name, err)
+	if vfs.IsNoSpaceError(err) {
+		err = fmt.Errorf("disk full: %s: %w", name, err)
+		g.pause()
+	}
+	return err
 }
 
-// note remembers a failure for want of space and waits a little; it returns err.
-func (g *guardFS) note(name string, err error) error {
-	if err == nil || !vfs.IsNoSpaceError(err) {
-		return err
+// flushCategory is what Pebble creates the tables of a flush with.
+const flushCategory = vfs.DiskWriteCategory("pebble-memtable-flush")
+
+// note remembers that a flush found no space. Pebble repeats a flush until it
+// succeeds, and that ends the memory; nothing of the kind is sure of other files,
+// of a compaction least: Pebble lets its keys alone for a while and looks again
+// after a flush, which never comes while commands are refused.
+func (g *guardFS) note(c vfs.DiskWriteCategory, err error) error {
+	if c == flushCategory && vfs.IsNoSpaceError(err) {
+		g.full.Store(&err)
 	}
-	err = fmt.Errorf("disk full: %s: %w", name, err)
-	g.full.Store(&err)
-	g.pause()
 	return err
 }
 
@@ -101,11 +114,15 @@ func isManifest(name string) bool {
 // retry runs op again while the disk is full, for files that Pebble must be
 // able to write, until the store closes.
 func (g *guardFS) retry(name string, op func() error) error {
-	for {
+	for waited := false; ; waited = true {
 		err := g.do(name, op)
-		if err == nil || !vfs.IsNoSpaceError(err) || !isManifest(name) {
+		if err == nil && waited {
+			g.full.Store(nil)
+		}
+		if !vfs.IsNoSpaceError(err) || !isManifest(name) || !g.waits.Load() {
 			return err
 		}
+		g.full.Store(&err)
 		select {
 		case <-g.stop:
 			return err
@@ -115,8 +132,10 @@ func (g *guardFS) retry(name string, op func() error) error {
 }
 
 func (g *guardFS) Create(name string, c vfs.DiskWriteCategory) (vfs.File, error) {
-	if isTable(name) {
-		if err := g.syncLog(); err != nil {
+	if sync := g.syncLog.Load(); sync != nil && isTable(name) {
+		if err := (*sync)(); err != nil {
+			// Pebble tries again at once and for ever, as with a full disk.
+			g.pause()
 			return nil, fmt.Errorf("sync the log before table %s: %w", filepath.Base(name), err)
 		}
 	}
@@ -126,9 +145,9 @@ func (g *guardFS) Create(name string, c vfs.DiskWriteCategory) (vfs.File, error)
 		return err
 	})
 	if err != nil {
-		return nil, err
+		return nil, g.note(c, err)
 	}
-	return &guardFile{File: f, fs: g, name: name}, nil
+	return &guardFile{File: f, fs: g, name: name, category: c}, nil
 }
 
 func (g *guardFS) OpenReadWrite(name string, c vfs.DiskWriteCategory, opts ...vfs.OpenOption) (vfs.File, error) {
@@ -184,8 +203,9 @@ func (g *guardFS) Unwrap() vfs.FS { return g.FS }
 // guardFile is a file that Pebble may write.
 type guardFile struct {
 	vfs.File
-	fs   *guardFS
-	name string
+	fs       *guardFS
+	name     string
+	category vfs.DiskWriteCategory // of Create, else empty
 }
 
 func (f *guardFile) Write(p []byte) (n int, err error) {
@@ -194,7 +214,7 @@ func (f *guardFile) Write(p []byte) (n int, err error) {
 		n += m
 		return err
 	})
-	return n, err
+	return n, f.fs.note(f.category, err)
 }
 
 func (f *guardFile) WriteAt(p []byte, off int64) (n int, err error) {
@@ -205,15 +225,20 @@ func (f *guardFile) WriteAt(p []byte, off int64) (n int, err error) {
 	return n, err
 }
 
-func (f *guardFile) Sync() error     { return f.fs.retry(f.name, f.File.Sync) }
-func (f *guardFile) SyncData() error { return f.fs.retry(f.name, f.File.SyncData) }
+func (f *guardFile) Sync() error {
+	return f.fs.note(f.category, f.fs.retry(f.name, f.File.Sync))
+}
+
+func (f *guardFile) SyncData() error {
+	return f.fs.note(f.category, f.fs.retry(f.name, f.File.SyncData))
+}
 
 func (f *guardFile) SyncTo(length int64) (full bool, err error) {
 	err = f.fs.do(f.name, func() (err error) {
 		full, err = f.File.SyncTo(length)
 		return err
 	})
-	return full, err
+	return full, f.fs.note(f.category, err)
 }
 
 func (f *guardFile) Preallocate(off, length int64) error {

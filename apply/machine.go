@@ -2,6 +2,7 @@ package apply
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -46,8 +47,7 @@ type Machine struct {
 	applied atomic.Uint64
 	wait    struct {
 		sync.Mutex
-		cond    sync.Cond
-		waiting int
+		changed chan struct{} // closed when applied or failed changes; nil while nobody waits
 		failed  error
 	}
 }
@@ -69,7 +69,6 @@ func Open(dir string, o *pebble.Options, lock *pebble.Lock, log *slog.Logger) (*
 		m.cmp = o.Comparer
 	}
 	m.sessions.byOrigin = make(map[Origin]*session)
-	m.wait.cond.L = &m.wait
 	if err := m.load(); err != nil {
 		return nil, errors.Join(fmt.Errorf("read the bookkeeping in %s: %w", dir, err), s.close())
 	}
@@ -159,7 +158,7 @@ func (m *Machine) Err() error { return fmt.Errorf("pebble failed: %w", m.store.f
 // Flushed receives after Pebble made state durable: Durable may have grown.
 func (m *Machine) Flushed() <-chan struct{} { return m.store.flushed }
 
-// Full returns the error of the last write of Pebble's that found no space on
+// Full returns the error of the last flush of Pebble's that found no space on
 // the disk, until one has succeeded again, else nil. While it is not nil
 // commands are refused: what they wrote could not be flushed.
 func (m *Machine) Full() error {
@@ -173,28 +172,44 @@ func (m *Machine) Full() error {
 func (m *Machine) advance(seq uint64) {
 	m.applied.Store(seq)
 	m.wait.Lock()
-	if m.wait.waiting > 0 {
-		m.wait.cond.Broadcast()
-	}
+	m.wake()
 	m.wait.Unlock()
 }
 
-// WaitApplied returns once everything up to seq is applied. It waits only for
-// the sequencer, between making an entry durable and applying it, which is
-// microseconds. It fails when that never happens because the machine closed.
-func (m *Machine) WaitApplied(seq uint64) error {
-	if m.applied.Load() >= seq {
-		return nil
+// wake lets those who wait look again. wait is held.
+func (m *Machine) wake() {
+	if m.wait.changed != nil {
+		close(m.wait.changed)
+		m.wait.changed = nil
 	}
-	m.wait.Lock()
-	defer m.wait.Unlock()
-	m.wait.waiting++
-	defer func() { m.wait.waiting-- }()
+}
+
+// WaitApplied returns once everything up to seq is applied. It waits for the
+// sequencer, between making an entry durable and applying it: microseconds, but
+// for as long as it takes when Pebble stalls writes because its flushes or
+// compactions cannot keep up. It fails when ctx ends first, or when the machine
+// is stopped.
+func (m *Machine) WaitApplied(ctx context.Context, seq uint64) error {
 	for m.applied.Load() < seq {
+		m.wait.Lock()
 		if m.wait.failed != nil {
+			defer m.wait.Unlock()
 			return m.wait.failed
 		}
-		m.wait.cond.Wait()
+		if m.applied.Load() >= seq {
+			m.wait.Unlock()
+			return nil
+		}
+		if m.wait.changed == nil {
+			m.wait.changed = make(chan struct{})
+		}
+		changed := m.wait.changed
+		m.wait.Unlock()
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	}
 	return nil
 }
@@ -206,7 +221,7 @@ func (m *Machine) Stop(err error) {
 	if m.wait.failed == nil {
 		m.wait.failed = err
 	}
-	m.wait.cond.Broadcast()
+	m.wake()
 }
 
 // Get appends the value of key to dst. Reserved keys are absent. The error is
@@ -214,6 +229,9 @@ func (m *Machine) Stop(err error) {
 func (m *Machine) Get(dst, key []byte) ([]byte, error) {
 	if IsReserved(key) {
 		return dst, pebble.ErrNotFound
+	}
+	if err := m.cmp.ValidateKey.Validate(key); err != nil {
+		return dst, fmt.Errorf("%w: %w", ErrInvalidCommand, err)
 	}
 	v, c, err := m.store.db.Get(key)
 	if err != nil {
@@ -262,7 +280,14 @@ func (m *Machine) FlushSoon() error {
 func (m *Machine) Close(clean bool) error {
 	var err error
 	if clean && m.Full() == nil {
-		err = m.finish()
+		// A Pebble that broke may hold its mutex for good.
+		done := make(chan error, 1)
+		go func() { done <- m.finish() }()
+		select {
+		case err = <-done:
+		case <-m.store.fatal:
+			err = m.Err()
+		}
 	}
 	m.Stop(errors.New("apply: machine closed"))
 	return errors.Join(err, m.store.close())

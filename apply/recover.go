@@ -29,7 +29,8 @@ func (m *Machine) idValue() []byte {
 // The error is ErrCorrupt when the log lacks entries that the state does not
 // have either, or has fewer than the state has applied.
 func (m *Machine) Recover(log *eventlog.Log, fs vfs.FS, dir string) error {
-	m.store.fs.syncLog = log.Sync
+	sync := log.Sync
+	m.store.fs.syncLog.Store(&sync)
 	fresh := m.id == eventlog.ID{}
 	switch applied := m.Applied(); {
 	case fresh:
@@ -44,8 +45,6 @@ func (m *Machine) Recover(log *eventlog.Log, fs vfs.FS, dir string) error {
 		return fmt.Errorf("%w: the log is of database %s, Pebble's files are of database %s", ErrCorrupt, log.ID(), m.id)
 	case applied > log.Last():
 		return fmt.Errorf("%w: the state has applied %d, but the log ends at %d", ErrCorrupt, applied, log.Last())
-	case applied+1 < log.First():
-		return fmt.Errorf("%w: the state ends at %d, but the log starts at %d", ErrCorrupt, applied, log.First())
 	}
 	if m.Applied() == log.Last() {
 		return nil
@@ -91,7 +90,12 @@ func (m *Machine) checkUnreserved() (err error) {
 
 // replay applies the log from behind the applied position to its end.
 func (m *Machine) replay(log *eventlog.Log, fs vfs.FS, dir string) (err error) {
+	// First may be above the next number and nothing be missing: a term record
+	// that leaves a gap before it can begin a segment. The reader knows.
 	r, err := eventlog.OpenReader(fs, dir, m.Applied()+1)
+	if errors.Is(err, eventlog.ErrCompacted) {
+		return fmt.Errorf("%w: the state ends at %d, but the log starts at %d: %w", ErrCorrupt, m.Applied(), log.First(), err)
+	}
 	if err != nil {
 		return err
 	}
@@ -146,7 +150,7 @@ func (a *applier) add(rec eventlog.Record) error {
 		return fmt.Errorf("entry %d: %w", rec.Seq, err)
 	}
 	var b pebble.Batch
-	if err := b.SetRepr(e.Repr); err != nil {
+	if err := b.SetRepr(effects(e.Repr)); err != nil {
 		return fmt.Errorf("entry %d: %w", rec.Seq, err)
 	}
 	if err := a.batch.Apply(&b, nil); err != nil {

@@ -133,6 +133,58 @@ func scanRepr(repr []byte) (count int, rangeDeletes bool, err error) {
 	return count, rangeDeletes, nil
 }
 
+// effects returns the batch that is applied for repr, which was checked: the
+// same with Delete for SingleDelete. What Pebble does with a SingleDelete of a
+// key that was written more than once depends on when it flushes and compacts,
+// and the same log would not give the same state. Delete is right whenever
+// SingleDelete is. The log keeps what the caller wrote.
+func effects(repr []byte) []byte {
+	var copied []byte
+	ops := ReadOps(repr)
+	for {
+		at := len(repr) - len(ops.rest)
+		op, ok := ops.Next()
+		if !ok {
+			break
+		}
+		if op.Kind != pebble.InternalKeyKindSingleDelete {
+			continue
+		}
+		if copied == nil {
+			copied = bytes.Clone(repr)
+		}
+		copied[at] = kindDelete
+	}
+	if copied == nil {
+		return repr
+	}
+	return copied
+}
+
+// checkKeys refuses keys that the comparer cannot work with. One in the log
+// would break every leader, as comparers may panic.
+func (m *Machine) checkKeys(c *Command) error {
+	if m.cmp.ValidateKey == nil {
+		return nil
+	}
+	if c.Cond != nil {
+		if err := m.cmp.ValidateKey(c.Cond.Key); err != nil {
+			return fmt.Errorf("%w: %w", ErrInvalidCommand, err)
+		}
+	}
+	ops := ReadOps(c.Repr)
+	for op, ok := ops.Next(); ok; op, ok = ops.Next() {
+		err := m.cmp.ValidateKey(op.Key)
+		if err == nil && op.Kind == pebble.InternalKeyKindRangeDelete {
+			err = m.cmp.ValidateKey(op.Value)
+		}
+		if err != nil {
+			return fmt.Errorf("%w: %w", ErrInvalidBatch, err)
+		}
+	}
+	return nil
+}
+
 // ReservedPrefix begins every key of ours. It sorts last under Pebble's default
 // comparer.
 const ReservedPrefix = "\xff\xffpebbleparty\x00"

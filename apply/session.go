@@ -17,6 +17,7 @@ type session struct {
 	low  uint64 // numbers below it were answered
 	runs []run  // ascending, of numbers >= low
 	last uint64 // sequence number of the newest command
+	born uint64 // what the floor was when it was made: the origin may have been known, and forgotten, before that
 }
 
 // run: numbers num..num+n-1 were logged as seq..seq+n-1.
@@ -53,11 +54,12 @@ func (s *session) record(number, low, seq uint64) {
 }
 
 // append appends the stored form of the session in slot: origin [16], then as
-// uvarints last, low, the number of runs, and num, seq, n of each.
+// uvarints last, low, born, the number of runs, and num, seq, n of each.
 func (s *session) append(dst []byte, o Origin) []byte {
 	dst = append(dst, o[:]...)
 	dst = binary.AppendUvarint(dst, s.last)
 	dst = binary.AppendUvarint(dst, s.low)
+	dst = binary.AppendUvarint(dst, s.born)
 	dst = binary.AppendUvarint(dst, uint64(len(s.runs)))
 	for _, r := range s.runs {
 		dst = binary.AppendUvarint(dst, r.num)
@@ -73,7 +75,7 @@ func decodeSession(src []byte) (o Origin, s *session, err error) {
 	}
 	copy(o[:], src)
 	d := decoder{src: src[len(o):]}
-	s = &session{last: d.uvarint(), low: d.uvarint()}
+	s = &session{last: d.uvarint(), low: d.uvarint(), born: d.uvarint()}
 	n := d.uvarint()
 	if d.bad || n > uint64(len(d.src)) {
 		return o, nil, fmt.Errorf("%w: damaged session", ErrCorrupt)
@@ -112,7 +114,8 @@ func (t *sessions) load(slot uint32, value []byte) error {
 func (t *sessions) record(o Origin, number, low, seq uint64) *session {
 	s := t.byOrigin[o]
 	if s == nil {
-		s = &session{slot: t.take(o)}
+		slot := t.take(o) // raises the floor
+		s = &session{slot: slot, born: t.floor}
 		t.byOrigin[o] = s
 	}
 	s.record(number, low, seq)

@@ -45,13 +45,51 @@ func openStore(dir string, user *pebble.Options, lock *pebble.Lock, log *slog.Lo
 	o.FS = s.fs
 	o.Lock = lock
 	o.DisableWAL = true
-	s.listen(o)
-	db, err := pebble.Open(dir, o)
-	if err != nil {
-		return nil, openError(dir, err)
+	// A write that stalls in Pebble is in the log already, and reads have to wait
+	// for it. So the limits where that happens are far off unless the user sets
+	// them; the default ones bound a memory that others read while it grows.
+	if o.MemTableStopWritesThreshold == 0 {
+		o.MemTableStopWritesThreshold = 8
 	}
-	s.db = db
+	if o.L0StopWritesThreshold == 0 {
+		o.L0StopWritesThreshold = 64
+	}
+	s.listen(o)
+	if err := s.open(dir, o); err != nil {
+		return nil, err
+	}
+	s.fs.waits.Store(true)
 	return s, nil
+}
+
+// open opens Pebble, or gives it up when it breaks on the way.
+func (s *store) open(dir string, o *pebble.Options) error {
+	type result struct {
+		db  *pebble.DB
+		err error
+	}
+	done := make(chan result, 1)
+	go func() {
+		db, err := pebble.Open(dir, o)
+		done <- result{db, err}
+	}()
+	select {
+	case r := <-done:
+		if r.err != nil {
+			return openError(dir, r.err)
+		}
+		s.db = r.db
+		return nil
+	case <-s.fatal:
+		// As in close. The caller has no Machine to ask Abandoned, so Pebble's
+		// reference to the lock is given back here.
+		s.fs.lower()
+		var err error
+		if o.Lock != nil {
+			err = o.Lock.Close()
+		}
+		return errors.Join(fmt.Errorf("open Pebble in %s: %w", dir, s.fatalErr), err)
+	}
 }
 
 // listen puts our logger and listener before those of the user.

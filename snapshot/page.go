@@ -100,6 +100,13 @@ type Source interface {
 // direction, then key and value (unless KeysOnly) of each pair, each after its
 // length as a uvarint. cmp is the comparer of the database.
 func (r *Request) Read(dst []byte, from Source, cmp *pebble.Comparer) (_ []byte, err error) {
+	for _, key := range [][]byte{r.Lower, r.Upper, r.From} {
+		// Comparers may panic with keys they do not know, and this one may come
+		// from another process.
+		if err := cmp.ValidateKey.Validate(key); key != nil && err != nil {
+			return nil, fmt.Errorf("%w: page request: %w", ErrMalformed, err)
+		}
+	}
 	it, err := from.NewIter(&pebble.IterOptions{LowerBound: r.Lower, UpperBound: r.Upper})
 	if err != nil {
 		return nil, err

@@ -1,0 +1,423 @@
+package apply_test
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"go.uber.org/goleak"
+
+	"github.com/pebbleparty/pebbleparty/apply"
+	"github.com/pebbleparty/pebbleparty/eventlog"
+)
+
+// patience is when a wait has failed; nothing is measured against it.
+const patience = 60 * time.Second
+
+// A second process is this test binary run again with a role: a Pebble that is
+// given up leaves goroutines behind for good.
+const roleEnv = "APPLY_TEST_ROLE"
+
+func TestMain(m *testing.M) {
+	if role := os.Getenv(roleEnv); role != "" {
+		if err := roles[role](); err != nil {
+			fmt.Fprintln(os.Stderr, role, err)
+			os.Exit(1)
+		}
+		fmt.Println("role done")
+		os.Exit(0)
+	}
+	goleak.VerifyTestMain(m)
+}
+
+const (
+	dbDir  = "/db"
+	logDir = "/db/party/log"
+)
+
+var quiet = slog.New(slog.DiscardHandler)
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func syncDir(fs vfs.FS, dir string) error {
+	d, err := fs.OpenDir(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
+func memFS(t testing.TB) *vfs.MemFS {
+	t.Helper()
+	fs := vfs.NewCrashableMem()
+	must(t, fs.MkdirAll("/db/party", 0o700))
+	must(t, syncDir(fs, "/"))
+	must(t, syncDir(fs, "/db"))
+	return fs
+}
+
+// node is what a leader has open.
+type node struct {
+	fs    vfs.FS
+	m     *apply.Machine
+	log   *eventlog.Log
+	lock  *pebble.Lock
+	g     apply.Group
+	clock int64
+	term  uint64 // sequence number of the term record
+}
+
+func small(fs vfs.FS) *pebble.Options {
+	return &pebble.Options{FS: fs, MemTableSize: 32 << 10, Logger: silent{}}
+}
+
+type silent struct{}
+
+func (silent) Infof(string, ...any)  {}
+func (silent) Errorf(string, ...any) {}
+func (silent) Fatalf(string, ...any) {}
+
+// join opens state and log and replays, as a new leader does before its term.
+func join(o *pebble.Options, lo eventlog.Options) (n *node, err error) {
+	n = &node{fs: o.FS}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, n.end(false))
+		}
+	}()
+	if n.lock, err = pebble.LockDirectory(dbDir, o.FS); err != nil {
+		return nil, err
+	}
+	if n.m, err = apply.Open(dbDir, o, n.lock, quiet); err != nil {
+		return n, err
+	}
+	lo.FS, lo.ID = o.FS, n.m.ID()
+	if n.log, err = eventlog.Open(logDir, lo); err != nil {
+		return n, err
+	}
+	return n, n.m.Recover(n.log, o.FS, logDir)
+}
+
+// begin starts the term.
+func (n *node) begin() (err error) {
+	n.clock += int64(time.Second)
+	if _, n.term, err = n.log.StartTerm(time.Unix(0, n.clock)); err != nil {
+		return err
+	}
+	return n.m.ApplyTerm(n.term)
+}
+
+func lead(t testing.TB, o *pebble.Options) *node {
+	t.Helper()
+	n, err := join(o, eventlog.Options{})
+	must(t, err)
+	must(t, n.begin())
+	t.Cleanup(func() { _ = n.end(false) })
+	return n
+}
+
+// end closes what is open, as release does.
+func (n *node) end(clean bool) error {
+	var errs []error
+	if n.m != nil {
+		errs = append(errs, n.m.Close(clean))
+	}
+	if n.log != nil {
+		if clean {
+			errs = append(errs, n.log.Close())
+		} else {
+			errs = append(errs, n.log.Abort())
+		}
+	}
+	if n.lock != nil {
+		errs = append(errs, n.lock.Close())
+	}
+	n.m, n.log, n.lock = nil, nil, nil
+	return errors.Join(errs...)
+}
+
+// group judges commands together.
+func (n *node) group(cmds ...apply.Command) []apply.Answer {
+	n.clock += int64(time.Millisecond)
+	n.m.Begin(&n.g, n.log.Last()+1, time.Unix(0, n.clock))
+	answers := make([]apply.Answer, len(cmds))
+	for i := range cmds {
+		answers[i] = n.g.Judge(&cmds[i])
+	}
+	return answers
+}
+
+// finish logs and applies what group judged.
+func (n *node) finish() error {
+	if e := n.g.Entries(); len(e) > 0 {
+		if _, err := n.log.Append(e, n.g.Sync()); err != nil {
+			return errors.Join(err, n.g.Discard())
+		}
+	} else if n.g.Sync() {
+		if err := n.log.Sync(); err != nil {
+			return err
+		}
+	}
+	return n.m.Apply(&n.g)
+}
+
+func (n *node) commit(t testing.TB, cmds ...apply.Command) []apply.Answer {
+	t.Helper()
+	a := n.group(cmds...)
+	must(t, n.finish())
+	return a
+}
+
+func (n *node) get(t testing.TB, key string) string {
+	t.Helper()
+	v, err := n.m.Get(nil, []byte(key))
+	if errors.Is(err, pebble.ErrNotFound) {
+		return "absent"
+	}
+	must(t, err)
+	return string(v)
+}
+
+// client numbers the commands of one origin.
+type client struct {
+	origin apply.Origin
+	number uint64
+}
+
+func newClient(name string) *client {
+	c := &client{}
+	copy(c.origin[:], name)
+	return c
+}
+
+func (c *client) cmd(repr []byte) apply.Command {
+	c.number++
+	return apply.Command{Origin: c.origin, Number: c.number, Low: c.number, Repr: repr}
+}
+
+func (c *client) set(key, value string) apply.Command {
+	return c.cmd(apply.ReprSet([]byte(key), []byte(value)))
+}
+
+func (c *client) cas(key string, old any, repr []byte) apply.Command {
+	cmd := c.cmd(repr)
+	cmd.Cond = &apply.Condition{Key: []byte(key), Absent: old == nil}
+	if s, ok := old.(string); ok {
+		cmd.Cond.Value = []byte(s)
+	}
+	return cmd
+}
+
+func retry(c apply.Command) apply.Command {
+	c.Retry = true
+	return c
+}
+
+func batch(t testing.TB, ops func(b *pebble.Batch) error) []byte {
+	t.Helper()
+	var b pebble.Batch
+	must(t, ops(&b))
+	return bytes.Clone(b.Repr())
+}
+
+type pair struct{ key, value string }
+
+// userKeys returns the key space as callers see it.
+func userKeys(t testing.TB, m *apply.Machine) []pair {
+	t.Helper()
+	return dump(t, m, func(k []byte) bool { return !apply.IsReserved(k) })
+}
+
+// derived returns all that follows from the log.
+func derived(t testing.TB, m *apply.Machine) []pair {
+	t.Helper()
+	return dump(t, m, func(k []byte) bool {
+		s, ours := strings.CutPrefix(string(k), apply.ReservedPrefix)
+		return !ours || s != "id\x00" && s != "clean\x00"
+	})
+}
+
+func dump(t testing.TB, m *apply.Machine, want func([]byte) bool) (all []pair) {
+	t.Helper()
+	it, err := m.NewIter(nil)
+	must(t, err)
+	for ok := it.First(); ok; ok = it.Next() {
+		if want(it.Key()) {
+			all = append(all, pair{string(it.Key()), string(it.Value())})
+		}
+	}
+	must(t, it.Close())
+	return all
+}
+
+func same(t testing.TB, what string, got, want []pair) {
+	t.Helper()
+	for i := range max(len(got), len(want)) {
+		if i >= len(got) || i >= len(want) || got[i] != want[i] {
+			var g, w any = "nothing", "nothing"
+			if i < len(got) {
+				g = got[i]
+			}
+			if i < len(want) {
+				w = want[i]
+			}
+			t.Fatalf("%s: %d and %d keys; at %d there is\n%.200q, want\n%.200q", what, len(got), len(want), i, g, w)
+		}
+	}
+}
+
+type logged struct {
+	kind    eventlog.Kind
+	payload string
+}
+
+func readLog(fs vfs.FS, from uint64) (map[uint64]logged, error) {
+	r, err := eventlog.OpenReader(fs, logDir, from)
+	if err != nil {
+		return nil, err
+	}
+	all := map[uint64]logged{}
+	for {
+		rec, ok, err := r.Next(math.MaxUint64)
+		if err != nil || !ok {
+			return all, errors.Join(err, r.Close())
+		}
+		all[rec.Seq] = logged{rec.Kind, string(rec.Payload)}
+	}
+}
+
+// waitFor waits until ok, looking again whenever ping is received, and at times.
+func waitFor[T any](t testing.TB, what string, ping <-chan T, ok func() bool) {
+	t.Helper()
+	deadline := time.NewTimer(patience)
+	defer deadline.Stop()
+	look := time.NewTicker(time.Millisecond)
+	defer look.Stop()
+	for !ok() {
+		select {
+		case <-ping:
+		case <-look.C:
+		case <-deadline.C:
+			t.Fatalf("still waiting: %s", what)
+		}
+	}
+}
+
+// op is a change to the file system, or a sync.
+type op struct {
+	kind     string // create write sync rename link remove
+	path     string
+	category vfs.DiskWriteCategory
+}
+
+// hookFS sees every change; before may fail it.
+type hookFS struct {
+	vfs.FS
+	mu     sync.Mutex
+	before func(op) error
+	after  func(op)
+}
+
+func (h *hookFS) hook(before func(op) error, after func(op)) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.before, h.after = before, after
+}
+
+func (h *hookFS) do(o op, f func() error) error {
+	h.mu.Lock()
+	before, after := h.before, h.after
+	h.mu.Unlock()
+	if before != nil {
+		if err := before(o); err != nil {
+			return err
+		}
+	}
+	err := f()
+	if after != nil {
+		after(o)
+	}
+	return err
+}
+
+func (h *hookFS) file(o op, open func() (vfs.File, error)) (f vfs.File, err error) {
+	err = h.do(o, func() error {
+		f, err = open()
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &hookFile{File: f, h: h, op: o}, nil
+}
+
+func (h *hookFS) Create(name string, c vfs.DiskWriteCategory) (vfs.File, error) {
+	if strings.HasPrefix(h.FS.PathBase(name), "marker.") {
+		// Pebble counts on a file system that keeps the order in which names are
+		// made (all journalling ones do): what a marker names was created before.
+		// MemFS drops unsynced names at random.
+		if err := syncDir(h.FS, h.FS.PathDir(name)); err != nil {
+			return nil, err
+		}
+	}
+	return h.file(op{"create", name, c}, func() (vfs.File, error) { return h.FS.Create(name, c) })
+}
+
+func (h *hookFS) OpenReadWrite(name string, c vfs.DiskWriteCategory, opts ...vfs.OpenOption) (vfs.File, error) {
+	return h.file(op{"create", name, c}, func() (vfs.File, error) { return h.FS.OpenReadWrite(name, c, opts...) })
+}
+
+func (h *hookFS) OpenDir(name string) (vfs.File, error) {
+	f, err := h.FS.OpenDir(name)
+	if err != nil {
+		return nil, err
+	}
+	return &hookFile{File: f, h: h, op: op{path: name}}, nil
+}
+
+func (h *hookFS) Rename(from, to string) error {
+	return h.do(op{kind: "rename", path: to}, func() error { return h.FS.Rename(from, to) })
+}
+
+func (h *hookFS) Link(from, to string) error {
+	return h.do(op{kind: "link", path: to}, func() error { return h.FS.Link(from, to) })
+}
+
+func (h *hookFS) Remove(name string) error {
+	return h.do(op{kind: "remove", path: name}, func() error { return h.FS.Remove(name) })
+}
+
+type hookFile struct {
+	vfs.File
+	h  *hookFS
+	op op
+}
+
+func (f *hookFile) as(kind string) op { return op{kind, f.op.path, f.op.category} }
+
+func (f *hookFile) Write(p []byte) (n int, err error) {
+	err = f.h.do(f.as("write"), func() error { n, err = f.File.Write(p); return err })
+	return n, err
+}
+
+func (f *hookFile) WriteAt(p []byte, off int64) (n int, err error) {
+	err = f.h.do(f.as("write"), func() error { n, err = f.File.WriteAt(p, off); return err })
+	return n, err
+}
+
+func (f *hookFile) Sync() error     { return f.h.do(f.as("sync"), f.File.Sync) }
+func (f *hookFile) SyncData() error { return f.h.do(f.as("sync"), f.File.SyncData) }
