@@ -225,12 +225,15 @@ func (f *guardFile) WriteAt(p []byte, off int64) (n int, err error) {
 	return n, err
 }
 
+// A sync that failed is not tried again, whatever the reason: the kernel tells of
+// lost pages once, and the next sync would succeed without them.
+
 func (f *guardFile) Sync() error {
-	return f.fs.note(f.category, f.fs.retry(f.name, f.File.Sync))
+	return f.fs.note(f.category, f.fs.do(f.name, f.File.Sync))
 }
 
 func (f *guardFile) SyncData() error {
-	return f.fs.note(f.category, f.fs.retry(f.name, f.File.SyncData))
+	return f.fs.note(f.category, f.fs.do(f.name, f.File.SyncData))
 }
 
 func (f *guardFile) SyncTo(length int64) (full bool, err error) {

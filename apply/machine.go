@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 
@@ -270,7 +271,7 @@ func (m *Machine) FlushSoon() error {
 		return nil
 	}
 	var err error
-	m.flushing, err = m.store.db.AsyncFlush()
+	m.flushing, err = m.store.flush()
 	return err
 }
 
@@ -279,15 +280,8 @@ func (m *Machine) FlushSoon() error {
 // be replayed from the log. Nobody may use m any more; iterators must be closed.
 func (m *Machine) Close(clean bool) error {
 	var err error
-	if clean && m.Full() == nil {
-		// A Pebble that broke may hold its mutex for good.
-		done := make(chan error, 1)
-		go func() { done <- m.finish() }()
-		select {
-		case err = <-done:
-		case <-m.store.fatal:
-			err = m.Err()
-		}
+	if clean {
+		err = m.finish()
 	}
 	m.Stop(errors.New("apply: machine closed"))
 	return errors.Join(err, m.store.close())
@@ -298,8 +292,12 @@ func (m *Machine) finish() error {
 	if m.id == (eventlog.ID{}) {
 		return nil
 	}
+	if err := m.Full(); err != nil {
+		return fmt.Errorf("flush the state: %w", err)
+	}
 	v := binary.LittleEndian.AppendUint64(nil, m.Applied())
-	if err := m.store.db.Set(keyClean, v, pebble.NoSync); err != nil {
+	err := m.store.call(func() error { return m.store.db.Set(keyClean, v, pebble.NoSync) })
+	if err != nil {
 		return fmt.Errorf("mark the state clean: %w", err)
 	}
 	return m.Flush(nil)
@@ -313,19 +311,27 @@ func (m *Machine) Flush(stop <-chan struct{}) error {
 	case <-m.store.failing:
 	default:
 	}
-	flushed, err := m.store.db.AsyncFlush()
+	flushed, err := m.store.flush()
 	if err != nil {
 		return fmt.Errorf("flush the state: %w", err)
 	}
-	select {
-	case <-flushed:
-		return nil
-	case <-stop:
-		return nil
-	case <-m.store.fatal:
-		return m.Err()
-	case err := <-m.store.failing:
-		return fmt.Errorf("flush the state: %w", err)
+	look := time.NewTicker(spacePoll)
+	defer look.Stop()
+	for {
+		select {
+		case <-flushed:
+			return nil
+		case <-stop:
+			return nil
+		case <-m.store.fatal:
+			return m.Err()
+		case err := <-m.store.failing:
+			return fmt.Errorf("flush the state: %w", err)
+		case <-look.C: // the manifest waits for room without failing
+			if err := m.Full(); err != nil {
+				return fmt.Errorf("flush the state: %w", err)
+			}
+		}
 	}
 }
 

@@ -161,11 +161,28 @@ func (s *store) close() error {
 	}
 	close(s.fs.stop)
 	done := make(chan error, 1)
-	go func() { done <- s.db.Close() }()
+	go func() {
+		defer func() {
+			// What a broken Pebble makes of its Close, much later, is nobody's concern.
+			if r := recover(); r != nil {
+				select {
+				case <-s.fatal:
+				default:
+					panic(r)
+				}
+			}
+		}()
+		done <- s.db.Close()
+	}()
 	select {
 	case err := <-done:
 		return err
 	case <-s.fatal:
+		select {
+		case err := <-done:
+			return err
+		default:
+		}
 		// A goroutine of Pebble's is parked for good, perhaps with its mutex
 		// held, so Close may never return. The fence keeps what is left of this
 		// Pebble off the disk; its memory is lost until the process ends.
@@ -173,6 +190,33 @@ func (s *store) close() error {
 		s.fs.lower()
 		return fmt.Errorf("pebble failed: %w", s.fatalErr)
 	}
+}
+
+// call runs an operation of Pebble's that takes its mutex, unless Pebble breaks:
+// then the mutex may be held for good, and the operation is left behind.
+func (s *store) call(op func() error) error {
+	done := make(chan error, 1)
+	go func() { done <- op() }()
+	select {
+	case err := <-done:
+		return err
+	case <-s.fatal:
+		return fmt.Errorf("pebble failed: %w", s.fatalErr)
+	}
+}
+
+// flush begins a flush; what it returns is closed when that has ended.
+func (s *store) flush() (flushed <-chan struct{}, err error) {
+	begun := make(chan (<-chan struct{}), 1)
+	err = s.call(func() error {
+		c, err := s.db.AsyncFlush()
+		begun <- c
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return <-begun, nil
 }
 
 // fatalLogger stands between Pebble and the end of the process: Fatalf must not

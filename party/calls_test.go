@@ -458,6 +458,9 @@ func pattern(n int) []byte {
 func sizes(t *testing.T, db *party.DB) {
 	ctx := within(t)
 	list := []int{1, 100, 1<<20 - 100, 1 << 20, 5 << 20}
+	if raceEnabled {
+		list[4] = 2<<20 + 1 // still in pieces; the race detector makes every byte dear
+	}
 	var keys [][]byte
 	for _, n := range list {
 		key := fmt.Appendf(nil, "size %08d", n)
@@ -490,7 +493,7 @@ func sizes(t *testing.T, db *party.DB) {
 		i++
 	}
 	must(t, it.Close())
-	key := pattern(2 << 20)
+	key := pattern(1<<20 + 1)
 	must(t, db.Set(ctx, key, []byte("v"), pebble.NoSync))
 	expect(t, db, string(key), "v")
 }
@@ -499,7 +502,11 @@ func largeBatch(t *testing.T, db *party.DB) {
 	ctx := within(t)
 	var b pebble.Batch
 	var keys [][]byte
-	for i := range 10_000 {
+	entries := 10_000
+	if raceEnabled {
+		entries = 6000 // still longer than a message
+	}
+	for i := range entries {
 		keys = append(keys, fmt.Appendf(nil, "key %06d", i))
 		must(t, b.Set(keys[i], fmt.Appendf(nil, "value %200d", i), nil))
 	}

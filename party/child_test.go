@@ -2,6 +2,7 @@ package party_test
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -168,6 +169,10 @@ func (p *child) serve(r request) {
 			}
 			a.N++
 		}
+	case "fill": // a value of N bytes
+		err = p.db.Set(ctx, r.Key, pattern(r.N), o)
+	case "read": // N goroutines, the same value again and again, until "stop"
+		err = p.read(ctx, r)
 	case "count": // N goroutines, until "stop"
 		a.Counts, err = p.count(ctx, r)
 	case "stop":
@@ -192,6 +197,38 @@ func (p *child) serve(r request) {
 	}
 	a.fail(err)
 	p.send(a)
+}
+
+// read gets a value that fill has set until it is told to stop, and counts that
+// among the acknowledged.
+func (p *child) read(ctx context.Context, r request) error {
+	var mu sync.Mutex
+	var failed error
+	var all sync.WaitGroup
+	for range r.N {
+		all.Go(func() {
+			for {
+				select {
+				case <-p.stop:
+					return
+				default:
+				}
+				v, err := p.db.Get(ctx, r.Key)
+				if err == nil && !bytes.Equal(v, pattern(len(v))) {
+					err = errors.New("the value is damaged")
+				}
+				if err != nil {
+					mu.Lock()
+					failed = errors.Join(failed, err)
+					mu.Unlock()
+					return
+				}
+				p.acks.Add(1)
+			}
+		})
+	}
+	all.Wait()
+	return failed
 }
 
 // counters is how many counters of each kind there are: few, so that

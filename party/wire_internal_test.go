@@ -2,6 +2,8 @@ package party
 
 import (
 	"bytes"
+	"encoding/binary"
+	"runtime"
 	"testing"
 	"time"
 
@@ -175,9 +177,13 @@ func TestTransfers_ForgottenIsSentAgain(t *testing.T) {
 			default:
 			}
 		}
-		tr.sweep(time.Now().Add(time.Hour))
+		later := time.Now().Add(time.Hour)
+		tr.mu.Lock()
+		tr.swept = later // else it takes this process for one that was stopped, and forgets nothing
+		tr.mu.Unlock()
+		tr.sweep(later)
 	}
-	value := make([]byte, 24<<20)
+	value := make([]byte, 8<<20)
 	for _, up := range []bool{true, false} {
 		done := make(chan struct{})
 		var v []byte
@@ -194,6 +200,53 @@ func TestTransfers_ForgottenIsSentAgain(t *testing.T) {
 		<-done
 		if err != nil || !up && len(v) != len(value) {
 			t.Errorf("up %t: %d bytes, %v", up, len(v), err)
+		}
+	}
+}
+
+// TestDecoders_TinyMessagesTakeLittle: a few bytes that claim great counts or
+// lengths make no decoder take memory for them.
+func TestDecoders_TinyMessagesTakeLittle(t *testing.T) {
+	decoders := map[string]struct {
+		head   int // fixed bytes and numbers in front of the count
+		decode func(b []byte) error
+	}{
+		"hello":       {17, func(b []byte) error { return new(helloRequest).decode(b) }},
+		"write":       {19, func(b []byte) error { return new(writeRequest).decode(b) }},
+		"keys":        {1, func(b []byte) error { _, _, err := decodeKeys(b); return err }},
+		"values":      {1, func(b []byte) error { _, _, err := decodeValues(b); return err }},
+		"answers":     {2, func(b []byte) error { _, _, _, err := decodeAnswers(b); return err }},
+		"error":       {1, func(b []byte) error { r := reader{b: b}; _ = r.error(); return r.err() }},
+		"part":        {18, func(b []byte) error { return new(uploadPart).decode(b) }},
+		"large reply": {1, func(b []byte) error { return new(largeReply).decode(b) }},
+		"part of an upload": {18, func(b []byte) error {
+			_, err := new(transfers).part(b)
+			return err
+		}},
+	}
+	for name, d := range decoders {
+		for _, count := range []uint64{1 << 29, 1 << 31, 1 << 41, 1<<63 - 1, 1<<64 - 1} {
+			for _, rest := range []int{0, 1, 300} {
+				b := binary.AppendUvarint(make([]byte, d.head), count)
+				b = append(b, make([]byte, rest)...)
+				// Other goroutines allocate too, but not this much again and again.
+				const limit = 256 << 10
+				least := uint64(1 << 63)
+				var err error
+				for range 5 {
+					var before, after runtime.MemStats
+					runtime.ReadMemStats(&before)
+					err = d.decode(b)
+					runtime.ReadMemStats(&after)
+					least = min(least, after.TotalAlloc-before.TotalAlloc)
+				}
+				if large := name == "large reply" && count <= maxReply; err == nil && !large {
+					t.Errorf("%s with a count of %d and %d bytes was accepted", name, count, rest)
+				}
+				if least > limit {
+					t.Errorf("%s with a count of %d and %d bytes took %d bytes", name, count, rest, least)
+				}
+			}
 		}
 	}
 }

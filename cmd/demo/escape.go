@@ -10,6 +10,7 @@ import (
 // appendEscaped appends field so that it holds no tab and no line end and can be
 // shown on a terminal.
 func appendEscaped(line, field []byte) []byte {
+	const hex = "0123456789abcdef"
 	for len(field) > 0 {
 		r, size := utf8.DecodeRune(field)
 		switch {
@@ -23,7 +24,7 @@ func appendEscaped(line, field []byte) []byte {
 			line = append(line, `\r`...)
 		case r == utf8.RuneError && size == 1, unicode.IsControl(r):
 			for _, b := range field[:size] {
-				line = fmt.Appendf(line, `\x%02x`, b)
+				line = append(line, '\\', 'x', hex[b>>4], hex[b&15])
 			}
 		default:
 			line = append(line, field[:size]...)

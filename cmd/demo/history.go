@@ -69,13 +69,29 @@ func (h *history) kill(p *process, at time.Time, survivors []*process) {
 	h.end(p, at, "killed")
 }
 
+// lost takes the death of a worker that the job did not kill.
+func (h *history) lost(p *process, at time.Time) {
+	h.end(p, at, "killed by somebody else")
+	if f := h.open(); f != nil {
+		delete(f.back, p)
+	}
+}
+
 // acked takes an acknowledgement.
 func (h *history) acked(p *process, at time.Time) {
-	if f := h.open(); f != nil {
-		if back, survivor := f.back[p]; survivor && back.IsZero() {
-			p.acks = append(p.acks, at)
-		}
+	if h.awaits(p) {
+		p.acks = append(p.acks, at)
 	}
+}
+
+// awaits tells whether p survived the last kill and does not write again yet.
+func (h *history) awaits(p *process) bool {
+	f := h.open()
+	if f == nil {
+		return false
+	}
+	back, survivor := f.back[p]
+	return survivor && back.IsZero()
 }
 
 // settle looks which survivors of the last kill write again. An acknowledgement

@@ -47,11 +47,21 @@ func (j *job) run() error {
 	if err == nil {
 		err = j.compare()
 	}
-	err = errors.Join(err, j.dismiss())
-	if !errors.Is(err, errInterrupted) {
-		err = errors.Join(err, printed(j.report))
+	if err != nil && !errors.Is(err, errInterrupted) {
+		// It may be that nobody can close any more, and what there is to see in
+		// the directory should stay.
+		for _, p := range j.crew {
+			_ = p.kill() // it may have ended
+		}
 	}
-	return err
+	err = errors.Join(err, j.dismiss())
+	if errors.Is(err, errInterrupted) {
+		return err
+	}
+	if n := len(j.past.failovers); err == nil && n < j.want.Kills {
+		err = fmt.Errorf("only %d of %d kills: everything was loaded before. --kills asks for fewer", n, j.want.Kills)
+	}
+	return errors.Join(err, printed(j.report))
 }
 
 // load has the workers write everything, killing leaders on the way.
@@ -86,9 +96,6 @@ func (j *job) load() error {
 		j.deal()
 	}
 	j.took = time.Since(j.start)
-	if n := len(j.past.failovers); n < j.want.Kills {
-		return fmt.Errorf("only %d of %d kills: everything was loaded before. --kills asks for fewer", n, j.want.Kills)
-	}
 	return nil
 }
 
@@ -111,7 +118,12 @@ func (j *job) hear(m said) error {
 		for id := range p.given {
 			j.queue = append(j.queue, id)
 		}
-		if !p.killed {
+		switch {
+		case p.killed:
+		case sigkilled(m.err): // somebody wants to see what happens
+			j.past.lost(p, time.Now())
+			j.tell(time.Now(), "pid %d was killed by somebody else", p.pid)
+		default:
 			return fmt.Errorf("worker %d ended by itself: %v", p.pid, m.err)
 		}
 	case r.Error != "":
@@ -133,9 +145,15 @@ func (j *job) hear(m said) error {
 	return nil
 }
 
-// deal keeps every worker that has a leader supplied with tasks.
+// deal keeps every worker that has a leader supplied with tasks. When a kill is
+// due and cannot be yet, only those get any whose next acknowledgement it waits
+// for: otherwise everything might be loaded before the last kills.
 func (j *job) deal() {
+	due := j.due()
 	for _, p := range j.crew {
+		if due && !j.past.awaits(p) {
+			continue
+		}
 		for p.joined() && len(p.given) < workerTasks && len(j.queue) > 0 {
 			p.give(j.tasks[j.queue[0]])
 			j.queue = j.queue[1:]
@@ -164,11 +182,26 @@ func (j *job) replace() error {
 	return nil
 }
 
-// killDue kills the leader when the next kill's share of the bytes is loaded and
-// the last one is over and done with.
+// due tells whether the next kill is to come. The kills share the bytes evenly.
+func (j *job) due() bool {
+	done, kills := int64(len(j.past.failovers)), int64(j.want.Kills)
+	return done < kills && j.bytes*(kills+1) >= j.files.size*(done+1)
+}
+
+// joined counts the workers that lead or follow.
+func (j *job) joined() (n int) {
+	for _, p := range j.crew {
+		if p.joined() {
+			n++
+		}
+	}
+	return n
+}
+
+// killDue kills the leader when it is time, the last kill is over and done with,
+// and there are as many workers again.
 func (j *job) killDue() error {
-	done := int64(len(j.past.failovers))
-	if done >= int64(j.want.Kills) || j.bytes*int64(j.want.Kills+1) < j.files.size*(done+1) {
+	if !j.due() || j.past.open() != nil || j.joined() < j.want.Workers {
 		return nil
 	}
 	var leader *process
@@ -182,8 +215,8 @@ func (j *job) killDue() error {
 			survivors = append(survivors, p)
 		}
 	}
-	if j.past.open() != nil || leader == nil || len(survivors) != j.want.Workers-1 {
-		return nil
+	if leader == nil || len(survivors) != j.want.Workers-1 {
+		return nil // somebody has not said yet that it no longer leads
 	}
 	j.past.kill(leader, time.Now(), survivors)
 	j.tell(time.Now(), "kill -9 %d, which leads term %d", leader.pid, leader.role.Term)
@@ -191,7 +224,7 @@ func (j *job) killDue() error {
 }
 
 // dismissal is how long the workers may take to close and end.
-const dismissal = 15 * time.Second
+const dismissal = 10 * time.Second
 
 // dismiss lets the workers close their handles and end.
 func (j *job) dismiss() error {
@@ -215,7 +248,8 @@ func (j *job) dismiss() error {
 			}
 		case <-late:
 			for _, p := range j.crew {
-				faults = append(faults, fmt.Errorf("worker %d did not end for %s", p.pid, dismissal), p.kill())
+				faults = append(faults, fmt.Errorf("worker %d did not end for %s", p.pid, dismissal))
+				_ = p.kill()
 			}
 		}
 	}

@@ -2,9 +2,11 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"io"
 	"os"
 	"os/exec"
+	"syscall"
 	"time"
 )
 
@@ -91,4 +93,14 @@ func (p *process) kill() error {
 // joined tells whether the worker is alive and has a leader, or is it.
 func (p *process) joined() bool {
 	return !p.killed && (p.role.Role == leading || p.role.Role == following)
+}
+
+// sigkilled tells whether a process ended by SIGKILL, given what Wait returned.
+func sigkilled(err error) bool {
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) {
+		return false
+	}
+	status, ok := exit.Sys().(syscall.WaitStatus)
+	return ok && status.Signaled() && status.Signal() == syscall.SIGKILL
 }

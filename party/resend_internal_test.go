@@ -1,0 +1,160 @@
+package party
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+
+	"github.com/pebbleparty/pebbleparty/apply"
+)
+
+// caller is a follower without a lane: it sends what the test says.
+type caller struct {
+	t    *testing.T
+	db   *DB
+	conn uint64
+}
+
+func newCaller(t *testing.T, like *DB) *caller {
+	return &caller{t: t, db: &DB{dir: like.dir, opts: like.opts, log: like.log, origin: apply.Origin{0xca, 0x11}}}
+}
+
+// connect connects to whoever leads in a term above that one.
+func (c *caller) connect(ctx context.Context, above uint64) *remote {
+	c.t.Helper()
+	for {
+		if e, err := readEndpoint(c.db.path("endpoint")); err == nil && e.Term > above {
+			c.conn++
+			if r, err := connect(ctx, c.db, e, c.conn); err == nil {
+				c.t.Cleanup(r.close)
+				return r
+			}
+		}
+		if ctx.Err() != nil {
+			c.t.Fatal("nobody leads")
+		}
+		pause(ctx, time.Millisecond)
+	}
+}
+
+// write has a bundle of commands answered over r.
+func (c *caller) write(ctx context.Context, r *remote, commands ...apply.Command) (answers []apply.Answer) {
+	c.t.Helper()
+	var bundle []*call
+	for i := range commands {
+		commands[i].Origin, commands[i].Sync = c.db.origin, true
+		bundle = append(bundle, &call{cmd: &commands[i]})
+	}
+	r.send(0, bundle)
+	if err := r.wait(ctx, 0, bundle); err != nil {
+		c.t.Fatal(err)
+	}
+	for _, b := range bundle {
+		answers = append(answers, b.answer)
+	}
+	return answers
+}
+
+// TestSequencer_RecognisesWhatWasLogged: a command whose answer was lost comes
+// again to the next leader, which gives the answer that was lost, whatever
+// happened to the state in between.
+func TestSequencer_RecognisesWhatWasLogged(t *testing.T) {
+	for _, end := range []struct {
+		name string
+		term func(ctx context.Context, db *DB) error
+	}{
+		{"resigned", func(ctx context.Context, db *DB) error { return db.Resign(ctx) }},
+		{"stepped down", func(_ context.Context, db *DB) error {
+			db.leading.Load().cancel(errors.New("the test wants it"))
+			return nil
+		}},
+	} {
+		for _, between := range []struct {
+			name string
+			do   func(ctx context.Context, db *DB) error
+		}{
+			{"nothing between", func(context.Context, *DB) error { return nil }},
+			{"all keys deleted between", func(ctx context.Context, db *DB) error {
+				return db.DeleteRange(ctx, nil, []byte("\xff\xff\xff\xff"), nil)
+			}},
+		} {
+			t.Run(end.name+", "+between.name, func(t *testing.T) {
+				ctx, cancel := context30(t)
+				defer cancel()
+				db, err := Open(ctx, t.TempDir(), nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer db.Close()
+				c := newCaller(t, db)
+				r := c.connect(ctx, 0)
+				swap := &apply.Condition{Key: []byte("swap"), Absent: true}
+				commands := []apply.Command{
+					{Number: 1, Repr: apply.ReprMerge([]byte("merge"), []byte("x"))},
+					{Number: 2, Cond: swap, Repr: apply.ReprSet(swap.Key, []byte("1"))},
+				}
+				first := c.write(ctx, r, commands...)
+				if err := between.do(ctx, db); err != nil {
+					t.Fatal(err)
+				}
+				values, err := db.GetMany(ctx, [][]byte{[]byte("merge"), []byte("swap")})
+				if err != nil {
+					t.Fatal(err)
+				}
+				if err := end.term(ctx, db); err != nil {
+					t.Fatal(err)
+				}
+				r = c.connect(ctx, r.term)
+				for i := range commands {
+					commands[i].Retry = true
+				}
+				second := c.write(ctx, r, commands...)
+				for i := range first {
+					if first[i] != second[i] || first[i].Outcome != apply.OutcomeDone {
+						t.Errorf("command %d: %+v, and when it came again %+v", i+1, first[i], second[i])
+					}
+				}
+				after, err := db.GetMany(ctx, [][]byte{[]byte("merge"), []byte("swap")})
+				if err != nil {
+					t.Fatal(err)
+				}
+				for i := range values {
+					if string(after[i]) != string(values[i]) || (after[i] == nil) != (values[i] == nil) {
+						t.Errorf("command %d took effect again: %q, then %q", i+1, values[i], after[i])
+					}
+				}
+			})
+		}
+	}
+}
+
+// TestSequencer_IgnoresAnOlderConnection: what an origin sent over a connection
+// that it has given up has no effect once it has sent over the next.
+func TestSequencer_IgnoresAnOlderConnection(t *testing.T) {
+	ctx, cancel := context30(t)
+	defer cancel()
+	db, err := Open(ctx, t.TempDir(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	c := newCaller(t, db)
+	older := c.connect(ctx, 0)
+	newer := c.connect(ctx, 0)
+	set := func(key string) []byte { return apply.ReprSet([]byte(key), nil) }
+	if a := c.write(ctx, older, apply.Command{Number: 1, Repr: set("before")}); a[0].Outcome != apply.OutcomeDone {
+		t.Errorf("%+v", a)
+	}
+	if a := c.write(ctx, newer, apply.Command{Number: 2, Repr: set("newer")}); a[0].Outcome != apply.OutcomeDone {
+		t.Errorf("%+v", a)
+	}
+	if a := c.write(ctx, older, apply.Command{Number: 3, Repr: set("older")}); a[0] != (apply.Answer{}) {
+		t.Errorf("a command over a connection that was given up is answered %+v", a[0])
+	}
+	if _, err := db.Get(ctx, []byte("older")); !errors.Is(err, pebble.ErrNotFound) {
+		t.Errorf("a command over a connection that was given up took effect: %v", err)
+	}
+}
