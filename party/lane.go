@@ -62,7 +62,6 @@ const (
 // for the next route.
 type lane struct {
 	noRetry bool
-	number  bool // calls are numbered in the order of the queue
 
 	left sync.WaitGroup // goroutines that wait in the place of callers who left
 

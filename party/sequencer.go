@@ -38,7 +38,6 @@ type sequencer struct {
 	answers []apply.Answer
 	conns   map[apply.Origin]uint64 // newest connection of each origin, see stale
 	busy    bool                    // the last group was of several jobs
-	out     []byte
 }
 
 func newSequencer(l *leader) *sequencer {

@@ -130,7 +130,7 @@ func (r *reader) bytes() []byte {
 	return v
 }
 
-// optional reads what appendOptional wrote: nil stays nil.
+// optional reads 0, which is nil, or 1 and a string.
 func (r *reader) optional() []byte {
 	if r.byte() == 0 {
 		return nil
@@ -153,13 +153,6 @@ func (r *reader) fixed(dst []byte) {
 func appendBytes(dst, b []byte) []byte {
 	dst = binary.AppendUvarint(dst, uint64(len(b)))
 	return append(dst, b...)
-}
-
-func appendOptional(dst, b []byte) []byte {
-	if b == nil {
-		return append(dst, 0)
-	}
-	return appendBytes(append(dst, 1), b)
 }
 
 // helloRequest is the first message of a follower on a new connection.
