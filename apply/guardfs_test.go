@@ -131,10 +131,12 @@ func TestGuardFS_FullDiskInCompactionRefusesNoCommands(t *testing.T) {
 	c := newClient("a")
 	for range 4 { // enough to compact, too few for Pebble to stop writes
 		n.commit(t, c.set("a", "v"), c.set("k", "v"), c.set("z", "v"))
-		must(t, n.m.FlushSoon())
 		waitFor(t, "a flush", n.m.Flushed(), func() bool {
-			d, err := n.m.Durable()
-			return err == nil && d == n.m.Applied()
+			if d, err := n.m.Durable(); err == nil && d == n.m.Applied() {
+				return true
+			}
+			must(t, n.m.FlushSoon()) // does nothing while the one before has not quite ended
+			return false
 		})
 	}
 	waitFor(t, "a compaction", n.m.Flushed(), func() bool { return failed.Load() > 0 })

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/pebbleparty/pebbleparty/eventlog"
 )
@@ -292,9 +293,6 @@ func (m *Machine) finish() error {
 	if m.id == (eventlog.ID{}) {
 		return nil
 	}
-	if err := m.Full(); err != nil {
-		return fmt.Errorf("flush the state: %w", err)
-	}
 	v := binary.LittleEndian.AppendUint64(nil, m.Applied())
 	err := m.store.call(func() error { return m.store.db.Set(keyClean, v, pebble.NoSync) })
 	if err != nil {
@@ -303,8 +301,12 @@ func (m *Machine) finish() error {
 	return m.Flush(nil)
 }
 
-// Flush makes the state durable and returns when it is, when that fails (a full
-// disk, a log that cannot be synced; Pebble goes on trying), or when stop is
+// fullPatience is how long Flush goes on while the disk is full. Pebble tries
+// again every spacePoll: if there is room again, that is long enough to find it.
+const fullPatience = time.Second
+
+// Flush makes the state durable and returns when it is, when that fails (the disk
+// stays full, the log cannot be synced; Pebble goes on trying), or when stop is
 // closed.
 func (m *Machine) Flush(stop <-chan struct{}) error {
 	select { // an old failure says nothing of this flush
@@ -317,6 +319,8 @@ func (m *Machine) Flush(stop <-chan struct{}) error {
 	}
 	look := time.NewTicker(spacePoll)
 	defer look.Stop()
+	var full error
+	var enough <-chan time.Time
 	for {
 		select {
 		case <-flushed:
@@ -325,12 +329,17 @@ func (m *Machine) Flush(stop <-chan struct{}) error {
 			return nil
 		case <-m.store.fatal:
 			return m.Err()
-		case err := <-m.store.failing:
-			return fmt.Errorf("flush the state: %w", err)
-		case <-look.C: // the manifest waits for room without failing
-			if err := m.Full(); err != nil {
+		case <-enough:
+			return fmt.Errorf("flush the state: %w", full)
+		case err = <-m.store.failing:
+			if !vfs.IsNoSpaceError(err) {
 				return fmt.Errorf("flush the state: %w", err)
 			}
+		case <-look.C: // the manifest waits for room without failing
+			err = m.Full()
+		}
+		if full == nil && err != nil {
+			full, enough = err, time.After(fullPatience)
 		}
 	}
 }

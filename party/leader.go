@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/nats-io/nats.go"
 
 	"github.com/pebbleparty/pebbleparty/apply"
@@ -78,6 +79,9 @@ func acquire(db *DB, lock *leaderLock) (_ *leader, err error) {
 			err = errors.Join(err, l.release(false))
 		}
 	}()
+	if err := checkRoom(db.dir, db.opts.Pebble.FS); err != nil {
+		return l, err
+	}
 	if l.pebbleLock, err = lockPebble(db.dir, db.opts.Pebble); err != nil {
 		return l, err
 	}
@@ -91,6 +95,24 @@ func acquire(db *DB, lock *leaderLock) (_ *leader, err error) {
 		return l, fmt.Errorf("serve: %w", err)
 	}
 	return l, nil
+}
+
+// minRoom is the space that must be free, in bytes, for Pebble to be opened,
+// which writes a new manifest.
+const minRoom = 1 << 20
+
+// checkRoom refuses to open Pebble on a full disk. A Pebble that meets that in
+// the middle has to be given up, and what it holds is not freed; this is tried
+// again every second for as long as the disk is full.
+func checkRoom(dir string, fs vfs.FS) error {
+	u, err := fs.GetDiskUsage(dir)
+	if err != nil {
+		return nil // no system tells everything
+	}
+	if u.AvailBytes < minRoom {
+		return fmt.Errorf("%w: %s: %d bytes are free, %d are needed to open the database", ErrDiskFull, dir, u.AvailBytes, minRoom)
+	}
+	return nil
 }
 
 // openParts opens what does not depend on each other at the same time: a

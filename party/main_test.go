@@ -26,7 +26,18 @@ func TestMain(m *testing.M) {
 	if config := os.Getenv(childEnv); config != "" {
 		os.Exit(childMain(config))
 	}
-	goleak.VerifyTestMain(m)
+	// TestDB_StepsDown breaks a Pebble on purpose. That is given up for good, with
+	// whatever of its goroutines is parked.
+	goleak.VerifyTestMain(m,
+		goleak.IgnoreAnyFunction("github.com/pebbleparty/pebbleparty/apply.(*fatalLogger).Fatalf"),
+		goleak.IgnoreAnyFunction("github.com/pebbleparty/pebbleparty/apply.(*store).close.func1"),
+		goleak.IgnoreAnyFunction("github.com/pebbleparty/pebbleparty/apply.(*store).call.func1"),
+		goleak.IgnoreAnyFunction("github.com/cockroachdb/pebble/v2.(*cleanupManager).mainLoop"),
+		goleak.IgnoreAnyFunction("github.com/cockroachdb/pebble/v2.(*ConcurrencyLimitScheduler).periodicGranter"),
+		goleak.IgnoreAnyFunction("github.com/cockroachdb/pebble/v2/record.(*LogWriter).flushLoop"),
+		goleak.IgnoreAnyFunction("github.com/cockroachdb/pebble/v2/record.NewLogWriter.func2"),
+		goleak.IgnoreAnyFunction("github.com/cockroachdb/pebble/v2/internal/genericcache.(*shard[...]).releaseLoop"),
+	)
 }
 
 // patience is how long a test waits for what must happen. It is no measure of

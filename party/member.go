@@ -21,6 +21,7 @@ type member struct {
 	yieldTerm uint64
 	busySince time.Time // since when the leader lock is free but Pebble's is held
 	cause     error     // why the last role ended
+	complete  bool      // the handle led as it was closed, and completed the state
 }
 
 const (
@@ -209,7 +210,7 @@ func (m *member) lead(ctx context.Context, l *leader) {
 		m.db.log.Error("party: end of term", "term", l.term, "err", err)
 	}
 	if ctx.Err() != nil {
-		m.db.closeErr = err
+		m.db.closeErr, m.complete = err, clean
 	}
 	if yield {
 		m.leaveToOthers(l.term)
@@ -224,7 +225,7 @@ func (m *member) lead(ctx context.Context, l *leader) {
 // state for plain Pebble, as that leader would have done.
 func (m *member) tidy() {
 	m.db.setRole(state{role: Electing})
-	if m.db.untidy() {
+	if m.db.untidy() && !m.complete {
 		lock, ok, err := tryLock(m.lock)
 		if err != nil || !ok {
 			return

@@ -321,13 +321,12 @@ func (r *remote) request(ctx context.Context, data []byte) ([]byte, error) {
 	switch {
 	case err == nil:
 		return m.Data, nil
-	case r.ctx.Err() != nil, errors.Is(err, nats.ErrConnectionClosed), errors.Is(err, nats.ErrNoResponders):
-		r.cancel()
-		return nil, errLost
-	case ctx.Err() != nil:
+	case ctx.Err() != nil && r.ctx.Err() == nil:
 		return nil, ctx.Err()
 	}
-	return nil, fmt.Errorf("ask the leader: %w", err)
+	// Whatever else goes wrong, nobody answers over this connection any more.
+	r.cancel()
+	return nil, errLost
 }
 
 // upload sends a bundle in parts; the reply, or the failure, goes to the slot.
@@ -384,7 +383,7 @@ func (r *remote) download(ctx context.Context, announcement []byte) ([]byte, err
 	if err := l.decode(announcement); err != nil {
 		return nil, err
 	}
-	data := make([]byte, 0, min(l.Total, 2*maxRequest))
+	var data []byte
 	for {
 		p := pullRequest{ID: l.ID, Start: uint64(len(data))}
 		b, err := r.request(ctx, p.append(nil))

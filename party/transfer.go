@@ -34,8 +34,9 @@ type uploadKey struct {
 }
 
 type transfer struct {
-	data []byte
-	used time.Time
+	data  []byte
+	total uint64 // of an upload
+	used  time.Time
 }
 
 // part adds a piece to an upload and returns the whole once it is complete.
@@ -49,13 +50,13 @@ func (t *transfers) part(body []byte) (whole []byte, err error) {
 	defer t.mu.Unlock()
 	u := t.up[key]
 	if p.Start == 0 {
-		u = &transfer{data: make([]byte, 0, p.Total)}
+		u = &transfer{total: p.Total}
 		if t.up == nil {
 			t.up = make(map[uploadKey]*transfer)
 		}
 		t.up[key] = u
 	}
-	if u == nil || uint64(len(u.data)) != p.Start || uint64(cap(u.data)) < p.Total {
+	if u == nil || uint64(len(u.data)) != p.Start || u.total != p.Total {
 		return nil, fmt.Errorf("%w: upload %d at %d", errGone, p.ID, p.Start)
 	}
 	u.data = append(u.data, p.Data...)

@@ -182,10 +182,11 @@ func (j *job) replace() error {
 	return nil
 }
 
-// due tells whether the next kill is to come. The kills share the bytes evenly.
+// due tells whether the next kill is to come. The kills share the bytes evenly,
+// with two shares left for the end: each may be late by what is under way.
 func (j *job) due() bool {
 	done, kills := int64(len(j.past.failovers)), int64(j.want.Kills)
-	return done < kills && j.bytes*(kills+1) >= j.files.size*(done+1)
+	return done < kills && j.bytes*(kills+2) >= j.files.size*(done+1)
 }
 
 // joined counts the workers that lead or follow.
