@@ -240,7 +240,8 @@ func roleBreak(clean bool) error {
 		}
 		return nil
 	}, nil)
-	if err := n.m.FlushSoon(); err != nil {
+	// It may break before it has told that the flush began.
+	if err := n.m.FlushSoon(); err != nil && !errors.Is(err, errHard) {
 		return err
 	}
 	<-n.m.Failed()
