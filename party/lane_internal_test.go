@@ -98,6 +98,7 @@ func TestLane_RandomHistories(t *testing.T) {
 				l.setRoute(r)
 				select {
 				case <-stop:
+					close(r.lost)
 					return
 				case <-time.After(time.Duration(rng.IntN(2000)) * time.Microsecond):
 				}
@@ -141,6 +142,7 @@ func TestLane_RandomHistories(t *testing.T) {
 		close(stop)
 		routes.Wait()
 		l.close(ErrClosed)
+		l.left.Wait() // those who waited in the place of callers who left
 		if err := l.do(ctx, &call{keys: [][]byte{nil}}); !errors.Is(err, ErrClosed) {
 			t.Errorf("after close: %v", err)
 		}
