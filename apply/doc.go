@@ -17,6 +17,9 @@
 //   - Reserved keys can be neither read nor written by commands, and survive a
 //     DeleteRange across them.
 //
+// SingleDelete is applied as Delete: what Pebble makes of a SingleDelete of a key
+// that was written more than once depends on when it flushes.
+//
 // # Concurrency
 //
 // One goroutine at a time calls Recover, Begin, Apply and ApplyTerm and the
@@ -33,6 +36,11 @@
 //	<prefix> "applied" 00         sequence number u64, floor u64, time i64, slots u32
 //	<prefix> "clean" 00           sequence number u64 of the last clean Close
 //	<prefix> "s" <slot u32> 00    session: what was logged for one origin
+//
+// A session is the origin [16], then as uvarints the newest sequence number, the
+// lowest number without an answer, the floor when the session was made, and the
+// count of runs; each run is a number, the sequence number it was logged as, and
+// how many follow both.
 //
 // Integers are little endian, the slot is big endian. "id" and "clean" are not derived from the log;
 // all else is.

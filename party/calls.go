@@ -108,7 +108,7 @@ func (db *DB) Merge(ctx context.Context, key, value []byte, o *pebble.WriteOptio
 // Apply applies a batch as a whole and returns the sequence number of its entry
 // in the log. The zero value of pebble.Batch will do: it needs no database. A
 // batch may hold Set, Delete, SingleDelete, DeleteRange and Merge, else the
-// error is ErrUnsupported. b is not changed and may be applied again.
+// error is ErrUnsupported; SingleDelete works as Delete. b is not changed and may be applied again.
 //
 // An empty batch is not logged; with Sync it makes every write that was
 // acknowledged before durable, also those made with NoSync. It returns the
