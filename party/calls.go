@@ -34,8 +34,8 @@ func (db *DB) Get(ctx context.Context, key []byte) ([]byte, error) {
 }
 
 // GetMany returns the values of keys in their order, nil for a key that is
-// missing and an empty slice for an empty value. It is one message to the
-// leader. It is not a snapshot: writes may fall between two of the keys.
+// missing and an empty slice for an empty value. It is not a snapshot: writes may
+// fall between two of the keys.
 func (db *DB) GetMany(ctx context.Context, keys [][]byte) ([][]byte, error) {
 	if len(keys) == 0 {
 		return nil, nil

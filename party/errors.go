@@ -25,9 +25,10 @@ var (
 	// once.
 	ErrLeaderLost = errors.New("party: leader lost")
 
-	// ErrUnknownOutcome: a write had to be sent again to another leader, and in
-	// the time between so many other handles wrote (apply.MaxOrigins, 1024) that
-	// it could not be told whether it had been applied. It was not applied again.
+	// ErrUnknownOutcome: a write had been sent to a leader that went away, and what
+	// became of it cannot be told: nobody could lead after that, or so many other
+	// handles wrote since (apply.MaxOrigins, 1024) that the next leader has
+	// forgotten. It was not applied again.
 	ErrUnknownOutcome = errors.New("party: outcome of the write is unknown")
 
 	// ErrSnapshotLost: an iterator with Strict lost the leader that held its
@@ -54,7 +55,7 @@ var (
 	ErrIncompatible = errors.New("party: incompatible")
 
 	// ErrCorrupt: a file is damaged; the text names the file and, for the log,
-	// the offset and the sequence number. Nothing was changed.
+	// the offset and the sequence number. No key was changed.
 	ErrCorrupt = errors.New("party: corrupt")
 
 	// ErrInUse: a program that does not use party has the database open.

@@ -3,6 +3,7 @@ package party
 import (
 	"context"
 	"errors"
+	"fmt"
 	"runtime"
 	"sync"
 
@@ -290,6 +291,11 @@ func (l *lane) failQueued(err error) {
 
 func (l *lane) failLocked(err error) {
 	for _, c := range l.queue {
+		if c.cmd != nil && c.cmd.Retry {
+			// The leader that it was sent to may have logged it.
+			c.fail(fmt.Errorf("%w: %w", ErrUnknownOutcome, err))
+			continue
+		}
 		c.fail(err)
 	}
 	l.queue = nil

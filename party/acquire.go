@@ -1,0 +1,230 @@
+package party
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/nats-io/nats.go"
+
+	"github.com/pebbleparty/pebbleparty/apply"
+	"github.com/pebbleparty/pebbleparty/embednats"
+	"github.com/pebbleparty/pebbleparty/eventlog"
+)
+
+// acquire makes this process the leader; it owns lock from here on. It fails
+// with everything undone again. The steps:
+//
+//	Pebble's lock → Pebble, log and NATS side by side → replay → next term →
+//	commit word → sequencer and desk → socket → endpoint
+//
+// Nobody can reach the server before the last two.
+func acquire(db *DB, lock *leaderLock) (_ *leader, err error) {
+	l := &leader{
+		db: db, lock: lock, started: time.Now(),
+		ended: make(chan struct{}), grew: make(chan int, 1), answered: make(chan struct{}, 1), gate: newGate(),
+	}
+	l.ctx, l.cancel = context.WithCancelCause(context.Background())
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, l.release(false))
+		}
+	}()
+	if err := checkRoom(db.dir, db.opts.Pebble.FS); err != nil {
+		return l, err
+	}
+	if l.pebbleLock, err = lockPebble(db.dir, db.opts.Pebble); err != nil {
+		return l, err
+	}
+	if err := l.openParts(); err != nil {
+		return l, err
+	}
+	if err := l.beginTerm(); err != nil {
+		return l, err
+	}
+	if err := l.serve(); err != nil {
+		return l, fmt.Errorf("serve: %w", err)
+	}
+	return l, nil
+}
+
+// minRoom is the space that must be free, in bytes, for Pebble to be opened,
+// which writes a new manifest.
+const minRoom = 1 << 20
+
+// checkRoom refuses to open Pebble on a full disk. A Pebble that meets that in
+// the middle has to be given up, and what it holds is not freed; this is tried
+// again every second for as long as the disk is full.
+func checkRoom(dir string, fs vfs.FS) error {
+	u, err := fs.GetDiskUsage(dir)
+	if err != nil {
+		return nil // no system tells everything
+	}
+	if u.AvailBytes < minRoom {
+		return fmt.Errorf("%w: %s: %d bytes are free, %d are needed to open the database", ErrDiskFull, dir, u.AvailBytes, minRoom)
+	}
+	return nil
+}
+
+// openParts opens what does not depend on each other at the same time: a
+// failover waits for it.
+func (l *leader) openParts() error {
+	var parts sync.WaitGroup
+	var server, log error
+	parts.Go(func() { server = l.startServer() })
+	there, err := eventlog.Exists(l.db.opts.Pebble.FS, l.db.path("log"))
+	if err != nil {
+		return err
+	}
+	if there {
+		parts.Go(func() { log = l.openLog() })
+	}
+	l.machine, err = apply.Open(l.db.dir, l.db.opts.Pebble, l.pebbleLock, l.db.log)
+	parts.Wait()
+	if err == nil && !there {
+		log = l.beginLog() // where it has to start is known only now
+	}
+	if server != nil {
+		server = fmt.Errorf("start the NATS server: %w", server)
+	}
+	return errors.Join(err, log, server)
+}
+
+// lockPebble takes the lock that plain Pebble takes. When a leader has just been
+// killed the kernel frees our lock some microseconds before Pebble's.
+func lockPebble(dir string, o *pebble.Options) (*pebble.Lock, error) {
+	deadline := time.Now().Add(100 * time.Millisecond)
+	for {
+		lock, err := pebble.LockDirectory(dir, o.FS)
+		if err == nil {
+			return lock, nil
+		}
+		if !isLocked(err) {
+			return nil, fmt.Errorf("lock %s: %w", filepath.Join(dir, "LOCK"), err)
+		}
+		if time.Now().After(deadline) {
+			return nil, fmt.Errorf("%w: %w", errBusy, err)
+		}
+		<-time.After(200 * time.Microsecond)
+	}
+}
+
+// openLog opens the log. That it belongs to the state is checked by Recover.
+func (l *leader) openLog() (err error) {
+	o := eventlog.Options{FS: l.db.opts.Pebble.FS, SegmentBytes: segmentBytes}
+	if word, err := eventlog.ReadCommit(l.db.path("commit")); err == nil {
+		o.ID, o.DurableHint = word.ID(), word.Durable()
+		if err := word.Close(); err != nil {
+			return err
+		}
+	}
+	if l.log, err = eventlog.Open(l.db.path("log"), o); errors.Is(err, eventlog.ErrForeign) {
+		// Either the log or the commit word is of another database. The word is
+		// only a hint; Recover judges the log.
+		o.ID, o.DurableHint = eventlog.ID{}, 0
+		l.log, err = eventlog.Open(l.db.path("log"), o)
+	}
+	if err != nil {
+		return fmt.Errorf("open the log: %w", err)
+	}
+	return nil
+}
+
+// segmentBytes is the size of a log segment: what a failover has to read of the
+// log besides what it replays is half of it on average.
+const segmentBytes = 2 << 20
+
+// beginLog begins a log for a state that has none.
+func (l *leader) beginLog() (err error) {
+	lost := l.machine.Applied() > 0 && !l.machine.Clean()
+	if word, err := eventlog.ReadCommit(l.db.path("commit")); err == nil {
+		lost = lost || word.ID() == l.machine.ID() && word.Durable() > l.machine.Applied()
+		if err := word.Close(); err != nil {
+			return err
+		}
+	}
+	if lost {
+		return fmt.Errorf("%w: %s is missing or empty, and the last leader did not close cleanly: "+
+			"writes since its last flush were only there; put the folder back", ErrCorrupt, l.db.path("log"))
+	}
+	o := eventlog.Options{FS: l.db.opts.Pebble.FS, ID: l.machine.ID(), After: l.machine.Applied(), SegmentBytes: segmentBytes}
+	if l.log, err = eventlog.Open(l.db.path("log"), o); err != nil {
+		return fmt.Errorf("begin the log: %w", err)
+	}
+	return nil
+}
+
+// beginTerm joins state and log and begins the term.
+func (l *leader) beginTerm() (err error) {
+	before := l.machine.Applied()
+	if err := l.machine.Recover(l.log, l.db.opts.Pebble.FS, l.db.path("log")); err != nil {
+		return err
+	}
+	l.replayed = int(min(l.log.Last()-before, 1<<20)) * 128 // a guess at the size is enough
+	var seq uint64
+	if l.term, seq, err = l.log.StartTerm(time.Now()); err != nil {
+		return fmt.Errorf("begin a term: %w", err)
+	}
+	if l.word, err = eventlog.OpenCommit(l.db.path("commit"), l.log.ID()); err != nil {
+		return fmt.Errorf("open the commit word: %w", err)
+	}
+	l.word.SetTerm(l.term)
+	l.word.SetDurable(l.log.Durable())
+	l.word.SetCommitted(seq)
+	return l.machine.ApplyTerm(seq)
+}
+
+// startServer starts NATS and subscribes to what followers send. They are let in
+// later.
+func (l *leader) startServer() (err error) {
+	l.server, err = embednats.Start(embednats.Options{Logger: l.db.log, MaxPayload: chunk + 64<<10})
+	if err != nil {
+		return err
+	}
+	l.disconnected = make(chan struct{})
+	l.conn, err = l.server.Connect(nats.ClosedHandler(func(*nats.Conn) { close(l.disconnected) }))
+	if err != nil {
+		return err
+	}
+	l.commands, l.requests = make(chan *nats.Msg, inbound), make(chan *nats.Msg, inbound)
+	if _, err = l.conn.ChanSubscribe(subjectWrite, l.commands); err != nil {
+		return err
+	}
+	if _, err = l.conn.ChanSubscribe(subjectAsk, l.requests); err != nil {
+		return err
+	}
+	return l.conn.Flush() // the server knows of both
+}
+
+// serve begins to work and lets the others in.
+func (l *leader) serve() (err error) {
+	db := l.db
+	l.seq = newSequencer(l)
+	l.desk = newDesk(l)
+	l.work.Go(func() { l.cancel(l.seq.run(l.ctx)) })
+	l.desk.start(&l.work)
+	l.work.Go(l.keep)
+	l.work.Go(l.watch)
+
+	if old, err := readEndpoint(db.path("endpoint")); err == nil {
+		embednats.RemoveStale(db.path(""), old.Address)
+	}
+	if l.address, err = l.server.Listen(db.path("")); err != nil {
+		return err
+	}
+	return l.publish()
+}
+
+// publish tells the others where to find this leader.
+func (l *leader) publish() error {
+	return endpoint{
+		Database: l.log.ID().String(), Term: l.term, PID: os.Getpid(), Started: l.started, Address: l.address,
+	}.publish(l.db.path("endpoint"))
+}
+
