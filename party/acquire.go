@@ -227,4 +227,3 @@ func (l *leader) publish() error {
 		Database: l.log.ID().String(), Term: l.term, PID: os.Getpid(), Started: l.started, Address: l.address,
 	}.publish(l.db.path("endpoint"))
 }
-
