@@ -121,6 +121,8 @@ type Entry struct {
 	Number uint64
 	Low    uint64
 	Repr   []byte
+
+	shape shape
 }
 
 const (
@@ -161,7 +163,8 @@ func DecodeEntry(src []byte) (Entry, error) {
 	}
 	e.Low = e.Number - below
 	e.Repr = d.src
-	_, err := CheckRepr(e.Repr)
+	var err error
+	e.shape, err = scanRepr(e.Repr)
 	return e, err
 }
 

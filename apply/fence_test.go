@@ -11,6 +11,10 @@ import (
 func TestGuardFS_FenceStopsEveryWrite(t *testing.T) {
 	mem := vfs.NewMem()
 	g := newGuardFS(mem)
+	g.settling.opened()
+	if err := g.settling.finish(false); err != nil {
+		t.Fatal(err)
+	}
 	f, err := g.Create("000001.sst", flushCategory)
 	if err != nil {
 		t.Fatal(err)

@@ -95,7 +95,7 @@ func (g *Group) Judge(c *Command) Answer {
 	if c.Low > c.Number || known != nil && c.Number < known.low {
 		return refused(fmt.Errorf("%w: number %d is below %d, which was answered", ErrInvalidCommand, c.Number, c.Low))
 	}
-	count, rangeDeletes, err := scanRepr(c.Repr)
+	shape, err := scanRepr(c.Repr)
 	if err != nil {
 		return refused(err)
 	}
@@ -111,16 +111,16 @@ func (g *Group) Judge(c *Command) Answer {
 			return Answer{Outcome: OutcomeNotSwapped}
 		}
 	}
-	if count == 0 {
+	if shape.count == 0 {
 		// Nothing to log; with Sync it makes all that was logged before durable.
 		g.sync = g.sync || c.Sync
 		return Answer{Outcome: OutcomeDone, Seq: g.next - 1}
 	}
-	if err := g.add(c.Repr); err != nil {
+	if err := g.add(c.Repr, shape); err != nil {
 		return refused(err)
 	}
 	g.sync = g.sync || c.Sync
-	g.wipes = g.wipes || rangeDeletes
+	g.wipes = g.wipes || shape.rangeDeletes
 	start := len(g.buf)
 	g.buf = appendEntry(g.buf, c, g.nanos)
 	g.entries = append(g.entries, g.buf[start:len(g.buf):len(g.buf)])
@@ -182,12 +182,12 @@ func (g *Group) holds(c *Condition) (bool, error) {
 }
 
 // add adds the effects of one batch.
-func (g *Group) add(repr []byte) error {
+func (g *Group) add(repr []byte, s shape) error {
 	if g.batch == nil {
 		g.batch = g.m.store.db.NewBatch()
 	}
 	var b pebble.Batch
-	if err := b.SetRepr(effects(repr)); err != nil {
+	if err := b.SetRepr(effects(repr, s)); err != nil {
 		return fmt.Errorf("%w: %w", ErrInvalidBatch, err)
 	}
 	if err := g.batch.Apply(&b, nil); err != nil {

@@ -26,8 +26,11 @@ var ErrFenced = errors.New("apply: this process no longer leads; its Pebble may 
 //     for ever.
 //   - A fence. After Abandon no write reaches the disk, whatever goroutine of a
 //     broken Pebble still runs.
+//
+// And it keeps a failover short: see settling.
 type guardFS struct {
 	vfs.FS
+	settling *settling
 	// syncLog is set before the first entry is applied. Pebble's compactions read
 	// it from the moment it is opened.
 	syncLog atomic.Pointer[func() error]
@@ -48,7 +51,7 @@ type guardFS struct {
 const spacePoll = 50 * time.Millisecond
 
 func newGuardFS(fs vfs.FS) *guardFS {
-	return &guardFS{FS: fs, stop: make(chan struct{})}
+	return &guardFS{FS: fs, settling: newSettling(), stop: make(chan struct{})}
 }
 
 // lower puts the fence down and returns once no operation is under way behind it.
@@ -107,9 +110,12 @@ func isTable(name string) bool {
 
 // isManifest: the files whose failure to be written Pebble does not survive.
 func isManifest(name string) bool {
-	base := filepath.Base(name)
-	return strings.HasPrefix(base, "MANIFEST-") || strings.HasPrefix(base, "marker.")
+	return strings.HasPrefix(filepath.Base(name), "MANIFEST-") || isMarker(name)
 }
+
+// isMarker: the empty files whose names say which manifest, and which format, is
+// in force.
+func isMarker(name string) bool { return strings.HasPrefix(filepath.Base(name), "marker.") }
 
 // retry runs op again while the disk is full, for files that Pebble must be
 // able to write, until the store closes.
@@ -139,16 +145,36 @@ func (g *guardFS) Create(name string, c vfs.DiskWriteCategory) (vfs.File, error)
 			return nil, fmt.Errorf("sync the log before table %s: %w", filepath.Base(name), err)
 		}
 	}
-	var f vfs.File
-	err := g.retry(name, func() (err error) {
-		f, err = g.FS.Create(name, c)
-		return err
-	})
+	if isMarker(name) {
+		// The name is all there is to a marker: creating it brings what it names
+		// into force.
+		return markerFile{}, g.settling.do(func() error {
+			f, err := g.create(name, c)
+			if err != nil {
+				return err
+			}
+			return f.Close()
+		})
+	}
+	f, err := g.create(name, c)
 	if err != nil {
-		return nil, g.note(c, err)
+		return nil, err
 	}
 	return &guardFile{File: f, fs: g, name: name, category: c}, nil
 }
+
+func (g *guardFS) create(name string, c vfs.DiskWriteCategory) (f vfs.File, err error) {
+	err = g.retry(name, func() (err error) {
+		f, err = g.FS.Create(name, c)
+		return err
+	})
+	return f, g.note(c, err)
+}
+
+// markerFile stands for a marker, which Pebble creates and closes.
+type markerFile struct{ vfs.File }
+
+func (markerFile) Close() error { return nil }
 
 func (g *guardFS) OpenReadWrite(name string, c vfs.DiskWriteCategory, opts ...vfs.OpenOption) (vfs.File, error) {
 	var f vfs.File
@@ -183,19 +209,27 @@ func (g *guardFS) OpenDir(name string) (vfs.File, error) {
 }
 
 func (g *guardFS) Link(oldname, newname string) error {
-	return g.retry(newname, func() error { return g.FS.Link(oldname, newname) })
+	return g.settling.do(func() error {
+		return g.retry(newname, func() error { return g.FS.Link(oldname, newname) })
+	})
 }
 
 func (g *guardFS) Rename(oldname, newname string) error {
-	return g.retry(newname, func() error { return g.FS.Rename(oldname, newname) })
+	return g.settling.do(func() error {
+		return g.retry(newname, func() error { return g.FS.Rename(oldname, newname) })
+	})
 }
 
 func (g *guardFS) Remove(name string) error {
-	return g.do(name, func() error { return g.FS.Remove(name) })
+	return g.settling.remove(func() error {
+		return g.do(name, func() error { return g.FS.Remove(name) })
+	})
 }
 
 func (g *guardFS) RemoveAll(name string) error {
-	return g.do(name, func() error { return g.FS.RemoveAll(name) })
+	return g.settling.do(func() error {
+		return g.do(name, func() error { return g.FS.RemoveAll(name) })
+	})
 }
 
 func (g *guardFS) Unwrap() vfs.FS { return g.FS }
@@ -229,11 +263,11 @@ func (f *guardFile) WriteAt(p []byte, off int64) (n int, err error) {
 // lost pages once, and the next sync would succeed without them.
 
 func (f *guardFile) Sync() error {
-	return f.fs.note(f.category, f.fs.do(f.name, f.File.Sync))
+	return f.fs.settling.do(func() error { return f.fs.note(f.category, f.fs.do(f.name, f.File.Sync)) })
 }
 
 func (f *guardFile) SyncData() error {
-	return f.fs.note(f.category, f.fs.do(f.name, f.File.SyncData))
+	return f.fs.settling.do(func() error { return f.fs.note(f.category, f.fs.do(f.name, f.File.SyncData)) })
 }
 
 func (f *guardFile) SyncTo(length int64) (full bool, err error) {
@@ -243,6 +277,8 @@ func (f *guardFile) SyncTo(length int64) (full bool, err error) {
 	})
 	return full, f.fs.note(f.category, err)
 }
+
+func (f *guardFile) Close() error { return f.fs.settling.close(f.File.Close) }
 
 func (f *guardFile) Preallocate(off, length int64) error {
 	// Pebble ignores a failure, so it says nothing of the disk.

@@ -149,6 +149,7 @@ func TestGuardFS_FullDiskInCompactionRefusesNoCommands(t *testing.T) {
 func TestGuardFS_WaitsForRoomForTheManifest(t *testing.T) {
 	hook := &hookFS{FS: memFS(t)}
 	n := lead(t, small(hook))
+	must(t, n.m.Flush(nil)) // the manifest that was made while Pebble opened is in force
 	n.commit(t, newClient("a").set("k", "v"))
 	var tries atomic.Int64
 	hook.hook(func(o op) error {
@@ -188,6 +189,7 @@ var roles = map[string]func() error{
 	"break":       func() error { return roleBreak(false) },
 	"break clean": func() error { return roleBreak(true) },
 	"open":        roleOpen,
+	"settle":      roleSettle,
 }
 
 func TestStore_GivesUpABrokenPebble(t *testing.T) {
@@ -280,7 +282,7 @@ func roleOpen() error {
 		return err
 	}
 	hook := &hookFS{FS: fs, before: func(o op) error {
-		if o.kind == "sync" && isManifest(o) {
+		if o.kind == "write" && isManifest(o) {
 			return errHard
 		}
 		return nil
@@ -300,4 +302,60 @@ func roleOpen() error {
 		return err
 	}
 	return n.end(true)
+}
+
+// roleSettle has the manifest of the opening fail to be synced, which happens
+// after Open has returned. The manifest before stays in force.
+func roleSettle() error {
+	fs, err := plainFS()
+	if err != nil {
+		return err
+	}
+	hook := &hookFS{FS: fs}
+	n, err := join(small(hook), eventlog.Options{})
+	if err != nil {
+		return err
+	}
+	if err := n.begin(); err != nil {
+		return err
+	}
+	c := newClient("a")
+	cmd := c.set("k", "v")
+	cmd.Sync = true
+	n.group(cmd)
+	if err := errors.Join(n.finish(), n.end(true)); err != nil {
+		return err
+	}
+	hook.hook(func(o op) error {
+		if o.kind == "sync" && isManifest(o) {
+			return errHard
+		}
+		return nil
+	}, nil)
+	if n, err = join(small(hook), eventlog.Options{}); err != nil {
+		return err
+	}
+	<-n.m.Failed()
+	if err := n.m.Err(); !errors.Is(err, errHard) {
+		return fmt.Errorf("Err: %w", err)
+	}
+	if err := n.m.Close(false); err != nil && !errors.Is(err, errHard) {
+		return fmt.Errorf("Close: %w", err)
+	}
+	if err := errors.Join(n.log.Abort(), n.lock.Close()); err != nil {
+		return err
+	}
+	if n.m.Abandoned() {
+		if err := n.lock.Close(); err != nil {
+			return err
+		}
+	}
+	again, err := join(small(fs.CrashClone(vfs.CrashCloneCfg{})), eventlog.Options{})
+	if err != nil {
+		return fmt.Errorf("open again: %w", err)
+	}
+	if v, err := again.m.Get(nil, []byte("k")); err != nil || string(v) != "v" {
+		return fmt.Errorf("k is %q, %w", v, err)
+	}
+	return again.end(true)
 }

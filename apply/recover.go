@@ -13,9 +13,9 @@ import (
 )
 
 // replayBatch is how many bytes of log are applied in one Pebble batch during
-// replay: large enough that the bookkeeping does not count, well below the size
-// from which Pebble treats a batch specially.
-const replayBatch = 256 << 10
+// replay: large enough that the bookkeeping does not count, and small, as a
+// process that has just become the leader gets no memory that is warm.
+const replayBatch = 32 << 10
 
 func (m *Machine) idValue() []byte {
 	v := binary.LittleEndian.AppendUint32(nil, stateVersion)
@@ -150,13 +150,13 @@ func (a *applier) add(rec eventlog.Record) error {
 		return fmt.Errorf("entry %d: %w", rec.Seq, err)
 	}
 	var b pebble.Batch
-	if err := b.SetRepr(effects(e.Repr)); err != nil {
+	if err := b.SetRepr(effects(e.Repr, e.shape)); err != nil {
 		return fmt.Errorf("entry %d: %w", rec.Seq, err)
 	}
 	if err := a.batch.Apply(&b, nil); err != nil {
 		return fmt.Errorf("entry %d: %w", rec.Seq, err)
 	}
-	a.wipes = a.wipes || hasRangeDelete(e.Repr)
+	a.wipes = a.wipes || e.shape.rangeDeletes
 	a.m.sessions.record(e.Origin, e.Number, e.Low, rec.Seq)
 	a.m.nanos = e.Time.UnixNano()
 	a.records = append(a.records, record{e.Origin, e.Number, e.Low})
@@ -170,9 +170,4 @@ func (a *applier) commit() error {
 	err := a.m.commit(b, a.records, a.wipes, a.seq)
 	a.records, a.wipes, a.size = a.records[:0], false, 0
 	return err
-}
-
-func hasRangeDelete(repr []byte) bool {
-	_, wipes, _ := scanRepr(repr)
-	return wipes
 }

@@ -104,61 +104,66 @@ func kindName(kind byte) string {
 // length, its form, the kinds of its operations, and that it writes no reserved
 // key. It returns the number of operations.
 func CheckRepr(repr []byte) (count int, err error) {
-	count, _, err = scanRepr(repr)
-	return count, err
+	s, err := scanRepr(repr)
+	return s.count, err
 }
 
-func scanRepr(repr []byte) (count int, rangeDeletes bool, err error) {
+// shape is what one walk over a batch finds out.
+type shape struct {
+	count         int
+	rangeDeletes  bool // has any
+	singleDeletes bool
+}
+
+func scanRepr(repr []byte) (s shape, err error) {
 	if len(repr) > MaxBatch {
-		return 0, false, fmt.Errorf("%w: %d bytes, the limit is %d", ErrTooLarge, len(repr), MaxBatch)
+		return s, fmt.Errorf("%w: %d bytes, the limit is %d", ErrTooLarge, len(repr), MaxBatch)
 	}
 	ops := ReadOps(repr)
 	for op, ok := ops.Next(); ok; op, ok = ops.Next() {
-		count++
-		if op.Kind == pebble.InternalKeyKindRangeDelete {
+		s.count++
+		switch op.Kind {
+		case pebble.InternalKeyKindRangeDelete:
 			// Allowed to cross the reserved keys: applying it leaves them.
-			rangeDeletes = true
+			s.rangeDeletes = true
 			continue
+		case pebble.InternalKeyKindSingleDelete:
+			s.singleDeletes = true
 		}
 		if IsReserved(op.Key) {
-			return 0, false, fmt.Errorf("%w: %q", ErrReservedKey, op.Key)
+			return s, fmt.Errorf("%w: %q", ErrReservedKey, op.Key)
 		}
 	}
 	if err := ops.Err(); err != nil {
-		return 0, false, err
+		return s, err
 	}
-	if n := binary.LittleEndian.Uint32(repr[8:reprHeader]); n != uint32(count) {
-		return 0, false, fmt.Errorf("%w: header counts %d operations, there are %d", ErrInvalidBatch, n, count)
+	if n := binary.LittleEndian.Uint32(repr[8:reprHeader]); n != uint32(s.count) {
+		return s, fmt.Errorf("%w: header counts %d operations, there are %d", ErrInvalidBatch, n, s.count)
 	}
-	return count, rangeDeletes, nil
+	return s, nil
 }
 
-// effects returns the batch that is applied for repr, which was checked: the
+// effects returns the batch that is applied for repr, which has shape s: the
 // same with Delete for SingleDelete. What Pebble does with a SingleDelete of a
 // key that was written more than once depends on when it flushes and compacts,
 // and the same log would not give the same state. Delete is right whenever
 // SingleDelete is. The log keeps what the caller wrote.
-func effects(repr []byte) []byte {
-	var copied []byte
+func effects(repr []byte, s shape) []byte {
+	if !s.singleDeletes {
+		return repr
+	}
+	copied := bytes.Clone(repr)
 	ops := ReadOps(repr)
 	for {
 		at := len(repr) - len(ops.rest)
 		op, ok := ops.Next()
 		if !ok {
-			break
+			return copied
 		}
-		if op.Kind != pebble.InternalKeyKindSingleDelete {
-			continue
+		if op.Kind == pebble.InternalKeyKindSingleDelete {
+			copied[at] = kindDelete
 		}
-		if copied == nil {
-			copied = bytes.Clone(repr)
-		}
-		copied[at] = kindDelete
 	}
-	if copied == nil {
-		return repr
-	}
-	return copied
 }
 
 // checkKeys refuses keys that the comparer cannot work with. One in the log

@@ -54,11 +54,27 @@ func openStore(dir string, user *pebble.Options, lock *pebble.Lock, log *slog.Lo
 	if o.L0StopWritesThreshold == 0 {
 		o.L0StopWritesThreshold = 64
 	}
+	var held *compactions
+	if o.Experimental.CompactionScheduler == nil {
+		held = newCompactions()
+		o.Experimental.CompactionScheduler = held
+	}
 	s.listen(o)
 	if err := s.open(dir, o); err != nil {
+		s.fs.settling.opened()
+		_ = s.fs.settling.finish(true) // only closes files
+		if held != nil && !s.broken() {
+			held.discard()
+		}
 		return nil, err
 	}
 	s.fs.waits.Store(true)
+	s.fs.settling.opened()
+	go func() {
+		if err := s.fs.settling.settle(); err != nil {
+			s.fail(fmt.Errorf("bring the new manifest into force: %w", err))
+		}
+	}()
 	return s, nil
 }
 
@@ -146,6 +162,16 @@ func openError(dir string, err error) error {
 	return fmt.Errorf("open Pebble in %s: %w", dir, err)
 }
 
+// broken tells whether fail was called.
+func (s *store) broken() bool {
+	select {
+	case <-s.fatal:
+		return true
+	default:
+		return false
+	}
+}
+
 // fail is called by a goroutine of Pebble's that cannot go on.
 func (s *store) fail(err error) {
 	s.once.Do(func() {
@@ -176,6 +202,7 @@ func (s *store) close() error {
 	}()
 	select {
 	case err := <-done:
+		_ = s.fs.settling.wait() // it has failed the store, if anything
 		return err
 	case <-s.fatal:
 		select {

@@ -150,17 +150,20 @@ func TestLog_FailsForGood(t *testing.T) {
 	}
 }
 
-// After a failed sync the page cache may lie. Open writes again what is not known to be durable, and syncs that.
+// After a failed sync the page cache may lie. Open writes again what is not known to be durable; StartTerm, or Sync,
+// syncs that.
 func TestLog_RewritesWhatMayNotBeOnTheDisk(t *testing.T) {
 	const header, term = 128, 56
 	for _, c := range []struct {
 		name     string
 		hint     uint64
-		from, to int64 // written again; none: nothing
+		from, to int64 // written again
+		sync     func(*eventlog.Log) error
 	}{
-		{"unknown", 0, 0, header + term + 3*40},
-		{"the first of three", 2, header + term + 40, header + term + 3*40},
-		{"all but the reservation behind them", 4, header + term + 120, header + term + 120 + 40},
+		{"unknown", 0, 0, header + term + 3*40, startTerm},
+		{"the first of three", 2, header + term + 40, header + term + 3*40, startTerm},
+		{"the first of three, then Sync", 2, header + term + 40, header + term + 3*40, (*eventlog.Log).Sync},
+		{"all but the reservation behind them", 4, header + term + 120, header + term + 120 + 40, startTerm},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			fs := memFS(t)
@@ -185,23 +188,58 @@ func TestLog_RewritesWhatMayNotBeOnTheDisk(t *testing.T) {
 					w = append(w, x)
 				}
 			}
-			if len(w) != 1 || w[0].off != c.from || w[0].off+int64(w[0].n) != c.to || h.count("sync") != 1 {
-				t.Fatalf("operations %+v, want a write of %d to %d and a sync", h.ops, c.from, c.to)
+			if len(w) != 1 || w[0].off != c.from || w[0].off+int64(w[0].n) != c.to || l.Durable() != c.hint {
+				t.Fatalf("operations %+v, want a write of %d to %d; durable %d, want %d", h.ops, c.from, c.to, l.Durable(), c.hint)
+			}
+			must(t, c.sync(l))
+			if h.count("syncdata") != 1 || l.Durable() != l.Last() {
+				t.Fatalf("operations %+v, want a sync; durable %d", h.ops, l.Durable())
 			}
 			must(t, l.Abort())
 		})
 	}
-	t.Run("sync fails", func(t *testing.T) {
-		fs := memFS(t)
-		must(t, lead(t, small(fs)).Abort())
-		h := &hookFS{FS: fs}
-		h.reset(failNth("sync", 1, false, errDisk, 0))
-		o := small(fs)
-		o.FS = h
-		if _, err := eventlog.Open(logDir, o); !errors.Is(err, errDisk) {
-			t.Fatalf("opened: %v", err)
-		}
-	})
+	for _, kind := range []string{"write", "syncdata"} {
+		t.Run(kind+" fails", func(t *testing.T) {
+			fs := memFS(t)
+			must(t, lead(t, small(fs)).Abort())
+			h := &hookFS{FS: fs}
+			h.reset(failNth(kind, 1, false, errDisk, 0))
+			o := small(fs)
+			o.FS = h
+			l, err := eventlog.Open(logDir, o)
+			if err == nil {
+				err = errors.Join(startTerm(l), l.Abort())
+			}
+			if !errors.Is(err, errDisk) {
+				t.Fatalf("opened: %v", err)
+			}
+		})
+	}
+}
+
+func startTerm(l *eventlog.Log) error {
+	_, _, err := l.StartTerm(time.Unix(1, 0))
+	return err
+}
+
+// A tail that is cut is gone before anything takes its place.
+func TestLog_SyncsTheCutOfATornTail(t *testing.T) {
+	fs := memFS(t)
+	l := lead(t, small(fs))
+	add(t, l, true, "two", "three")
+	must(t, l.Abort())
+	name := fs.PathJoin(logDir, "00000000000000000001.log")
+	b := contents(t, fs, name)
+	b[128+56+40+2] ^= 1 // in the checksum of the last frame
+	put(t, fs, name, b)
+	h := &hookFS{FS: fs}
+	o := small(fs)
+	o.FS, o.DurableHint = h, 2
+	l = open(t, o)
+	if h.count("sync") != 1 || l.Last() != 2 || l.Durable() != 2 {
+		t.Fatalf("operations %+v, last %d, durable %d", h.ops, l.Last(), l.Durable())
+	}
+	must(t, l.Abort())
 }
 
 func TestLog_SyncsNoMoreThanNeeded(t *testing.T) {

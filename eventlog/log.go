@@ -95,6 +95,7 @@ type Log struct {
 	file   vfs.File // of current; written under mu and syncMu, read under either
 
 	retainMu sync.Mutex // one Retain at a time; taken before segMu
+	retained bool       // Retain has deleted something; under retainMu
 	segMu    sync.Mutex // never held over I/O
 	segs     []segment  // ascending, the last is current; under segMu
 

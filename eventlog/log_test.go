@@ -17,7 +17,7 @@ func TestLog_RoundTripOverSegmentsAndReopening(t *testing.T) {
 	term, n := uint64(0), 0
 	for range 3 {
 		l := open(t, small(fs))
-		if l.Term() != term || l.Last() != uint64(len(want)) || l.Durable() != l.Last() {
+		if l.Term() != term || l.Last() != uint64(len(want)) || l.Durable() > l.Last() {
 			t.Fatalf("opened with term %d, last %d, durable %d; want term %d, last %d", l.Term(), l.Last(), l.Durable(), term, len(want))
 		}
 		tm, seq, err := l.StartTerm(time.Unix(int64(n), 5))

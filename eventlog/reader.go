@@ -13,8 +13,8 @@ import (
 )
 
 const (
-	readTail = 4 << 10   // at the end of the log, where most of a larger read would be zeros
-	readBulk = 256 << 10 // while there is a lot to read
+	readTail = 4 << 10  // at the end of the log, where most of a larger read would be zeros
+	readBulk = 64 << 10 // while there is a lot to read
 )
 
 // Record is one record of the log.

@@ -15,8 +15,8 @@ import (
 )
 
 // Open opens the log in dir for writing, and creates the directory (0700) and the first segment when they are missing.
-// What a crash left half written at the end is cut off; after that all that is there is durable, and StartTerm must come
-// next. It reads the last segment and the headers of the others; damage inside the others shows when a Reader comes by.
+// What a crash left half written at the end is cut off. StartTerm must come next; its sync, or Sync, makes durable what
+// Durable does not cover yet. Open reads the last segment and the headers of the others; damage inside the others shows when a Reader comes by.
 //
 // Errors: CorruptError when something durable is damaged or missing, ErrForeign, ErrVersion, and what the file system
 // returns. After an error the log is as it was, or as much of its torn tail is gone as was going to be cut.
@@ -158,7 +158,7 @@ func (l *Log) begin(unborn uint64) error {
 	return nil
 }
 
-// recover walks the last segment, cuts its torn tail and makes durable what is left.
+// recover walks the last segment, cuts its torn tail and writes again what may not be durable.
 func (l *Log) recover(unborn uint64) error {
 	s := l.segs[len(l.segs)-1]
 	path := l.o.FS.PathJoin(l.dir, segmentName(s.first))
@@ -180,32 +180,39 @@ func (l *Log) recover(unborn uint64) error {
 	if reason := w.lost(b, s.header.crc, l.o.DurableHint, unborn); reason != "" {
 		return &CorruptError{File: path, Offset: w.end, Seq: w.next(), Reason: reason}
 	}
-	if unborn != 0 {
-		if err := l.o.FS.Remove(l.o.FS.PathJoin(l.dir, segmentName(unborn))); err != nil {
-			return err
-		}
-	}
-	// The torn tail becomes zeros: an old frame must never come back behind new ones. And what no sync is known of is
-	// written again: a sync that failed under a dead leader leaves pages in the cache that are marked clean and are not
-	// on the disk, and no sync would write them.
+	// What no sync is known of is written again: a sync that failed under a dead leader leaves pages in the cache that are
+	// marked clean and are not on the disk, and no sync would write them. The torn tail becomes zeros.
 	clear(b[end:data])
 	if data > 0 {
 		if err := writeFull(f, b[:data], w.rewrite); err != nil {
 			return fmt.Errorf("repair segment %s: %w", path, err)
 		}
+	}
+	if data > end { // an old frame must never come back behind new ones
 		if err := f.Sync(); err != nil {
 			return fmt.Errorf("sync segment %s: %w", path, err)
 		}
+		data = 0
 	}
-	// for a segment whose leader died before it synced its name, and for names that were removed
-	if err := syncDir(l.o.FS, l.dir); err != nil {
-		return err
+	if unborn != 0 {
+		if err := l.o.FS.Remove(l.o.FS.PathJoin(l.dir, segmentName(unborn))); err != nil {
+			return err
+		}
 	}
-	l.use(s, w.end, w.first != 0)
+	fresh := w.first != 0
+	if unborn != 0 || fresh { // or its leader may have died before it synced the name
+		if err := syncDir(l.o.FS, l.dir); err != nil {
+			return err
+		}
+	}
+	l.use(s, w.end, fresh)
 	l.next = max(w.next(), w.limit)
 	l.limit = w.limit
 	l.last.Store(w.last)
 	l.durable.Store(w.last)
+	if data > 0 {
+		l.durable.Store(max(s.prev, min(l.o.DurableHint, w.last)))
+	}
 	l.term.Store(w.term)
 	return nil
 }

@@ -27,6 +27,12 @@ func (l *Log) Retain(r Retention, keep uint64) error {
 		if !ok {
 			return nil
 		}
+		if !l.retained { // what a leader deleted before it died has to be durable first
+			if err := syncDir(l.o.FS, l.dir); err != nil {
+				return fmt.Errorf("delete segment %d: %w", first, err)
+			}
+			l.retained = true
+		}
 		path := l.o.FS.PathJoin(l.dir, segmentName(first))
 		if err := l.o.FS.Remove(path); err != nil {
 			return fmt.Errorf("delete segment %s: %w", path, err)

@@ -11,23 +11,23 @@ import (
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
-	"github.com/nats-io/nats.go"
 
 	"github.com/pebbleparty/pebbleparty/apply"
 	"github.com/pebbleparty/pebbleparty/embednats"
 	"github.com/pebbleparty/pebbleparty/eventlog"
 )
 
-// acquire makes this process the leader; it owns lock from here on. It fails
-// with everything undone again. The steps:
+// acquire makes this process the leader; it owns lock and, if there is one, the
+// station that is ready from here on. It fails with everything undone again. The steps:
 //
-//	Pebble's lock → Pebble, log and NATS side by side → replay → next term →
-//	commit word → sequencer and desk → socket → endpoint
+//	Pebble's lock → beside each other: Pebble | log and NATS → socket → endpoint
+//	→ replay → next term → commit word → sequencer and desk
 //
-// Nobody can reach the server before the last two.
-func acquire(db *DB, lock *leaderLock) (_ *leader, err error) {
+// From the endpoint on followers connect and introduce themselves; they are
+// answered, and have a leader, when the last step is done.
+func acquire(db *DB, lock *leaderLock, ready *station) (_ *leader, err error) {
 	l := &leader{
-		db: db, lock: lock, started: time.Now(),
+		db: db, lock: lock, station: ready, started: time.Now(),
 		ended: make(chan struct{}), grew: make(chan int, 1), answered: make(chan struct{}, 1), gate: newGate(),
 	}
 	l.ctx, l.cancel = context.WithCancelCause(context.Background())
@@ -48,9 +48,7 @@ func acquire(db *DB, lock *leaderLock) (_ *leader, err error) {
 	if err := l.beginTerm(); err != nil {
 		return l, err
 	}
-	if err := l.serve(); err != nil {
-		return l, fmt.Errorf("serve: %w", err)
-	}
+	l.serve()
 	return l, nil
 }
 
@@ -75,25 +73,35 @@ func checkRoom(dir string, fs vfs.FS) error {
 // openParts opens what does not depend on each other at the same time: a
 // failover waits for it.
 func (l *leader) openParts() error {
-	var parts sync.WaitGroup
-	var server, log error
-	parts.Go(func() { server = l.startServer() })
+	var front, parts sync.WaitGroup
+	var server, log, listen error
+	if l.station == nil {
+		front.Go(func() { l.station, server = newStation(l.db.log) })
+	}
 	there, err := eventlog.Exists(l.db.opts.Pebble.FS, l.db.path("log"))
 	if err != nil {
 		return err
 	}
 	if there {
-		parts.Go(func() { log = l.openLog() })
+		front.Go(func() { log = l.openLog() })
 	}
+	parts.Go(func() {
+		if front.Wait(); there && server == nil && log == nil {
+			listen = l.listen()
+		}
+	})
 	l.machine, err = apply.Open(l.db.dir, l.db.opts.Pebble, l.pebbleLock, l.db.log)
 	parts.Wait()
-	if err == nil && !there {
-		log = l.beginLog() // where it has to start is known only now
+	if err == nil && !there && server == nil {
+		// Where the log has to start is known only now.
+		if log = l.beginLog(); log == nil {
+			listen = l.listen()
+		}
 	}
 	if server != nil {
 		server = fmt.Errorf("start the NATS server: %w", server)
 	}
-	return errors.Join(err, log, server)
+	return errors.Join(err, log, server, listen)
 }
 
 // lockPebble takes the lock that plain Pebble takes. When a leader has just been
@@ -161,15 +169,18 @@ func (l *leader) beginLog() (err error) {
 }
 
 // beginTerm joins state and log and begins the term.
-func (l *leader) beginTerm() (err error) {
+func (l *leader) beginTerm() error {
 	before := l.machine.Applied()
 	if err := l.machine.Recover(l.log, l.db.opts.Pebble.FS, l.db.path("log")); err != nil {
 		return err
 	}
 	l.replayed = int(min(l.log.Last()-before, 1<<20)) * 128 // a guess at the size is enough
-	var seq uint64
-	if l.term, seq, err = l.log.StartTerm(time.Now()); err != nil {
+	term, seq, err := l.log.StartTerm(time.Now())
+	if err != nil {
 		return fmt.Errorf("begin a term: %w", err)
+	}
+	if term != l.term {
+		panic(fmt.Sprintf("party: term %d began, %d was published", term, l.term))
 	}
 	if l.word, err = eventlog.OpenCommit(l.db.path("commit"), l.log.ID()); err != nil {
 		return fmt.Errorf("open the commit word: %w", err)
@@ -180,44 +191,26 @@ func (l *leader) beginTerm() (err error) {
 	return l.machine.ApplyTerm(seq)
 }
 
-// startServer starts NATS and subscribes to what followers send. They are let in
-// later.
-func (l *leader) startServer() (err error) {
-	l.server, err = embednats.Start(embednats.Options{Logger: l.db.log, MaxPayload: chunk + 64<<10})
-	if err != nil {
-		return err
-	}
-	l.disconnected = make(chan struct{})
-	l.conn, err = l.server.Connect(nats.ClosedHandler(func(*nats.Conn) { close(l.disconnected) }))
-	if err != nil {
-		return err
-	}
-	l.commands, l.requests = make(chan *nats.Msg, inbound), make(chan *nats.Msg, inbound)
-	if _, err = l.conn.ChanSubscribe(subjectWrite, l.commands); err != nil {
-		return err
-	}
-	if _, err = l.conn.ChanSubscribe(subjectAsk, l.requests); err != nil {
-		return err
-	}
-	return l.conn.Flush() // the server knows of both
-}
-
-// serve begins to work and lets the others in.
-func (l *leader) serve() (err error) {
-	db := l.db
+// serve begins to work.
+func (l *leader) serve() {
 	l.seq = newSequencer(l)
 	l.desk = newDesk(l)
 	l.work.Go(func() { l.cancel(l.seq.run(l.ctx)) })
 	l.desk.start(&l.work)
 	l.work.Go(l.keep)
 	l.work.Go(l.watch)
+}
 
-	if old, err := readEndpoint(db.path("endpoint")); err == nil {
-		embednats.RemoveStale(db.path(""), old.Address)
+// listen opens the server to the others and tells them where it is.
+func (l *leader) listen() (err error) {
+	own := l.db.path("")
+	if old, err := readEndpoint(l.db.path("endpoint")); err == nil {
+		embednats.RemoveStale(own, old.Address)
 	}
-	if l.address, err = l.server.Listen(db.path("")); err != nil {
+	if l.address, err = l.station.server.Listen(own); err != nil {
 		return err
 	}
+	l.term = l.log.Term() + 1
 	return l.publish()
 }
 

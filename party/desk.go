@@ -25,7 +25,7 @@ type desk struct {
 }
 
 func newDesk(l *leader) *desk {
-	return &desk{l: l, in: l.requests}
+	return &desk{l: l, in: l.station.requests}
 }
 
 func (d *desk) start(wg *sync.WaitGroup) {
@@ -212,6 +212,6 @@ func (d *desk) status(out []byte) ([]byte, error) {
 func (l *leader) status() leaderStatus {
 	return leaderStatus{
 		Term: l.term, PID: uint64(os.Getpid()), Committed: l.word.Committed(),
-		Applied: l.machine.Applied(), FirstSeq: l.log.First(), Followers: uint64(l.server.Followers()),
+		Applied: l.machine.Applied(), FirstSeq: l.log.First(), Followers: uint64(l.station.server.Followers()),
 	}
 }

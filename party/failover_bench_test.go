@@ -22,9 +22,13 @@ import (
 
 const failoverEnv = "PARTY_BENCH_WRITER"
 
+// A pause of a writer is due to a kill if it begins before that long after it.
+const killTakes = 15 * time.Millisecond
+
 // init makes the test binary one of the writers of BenchmarkFailover: it puts
 // without pause, and for each line on standard input, the time of a kill, it
-// says when its writes went on: at the end of the longest pause around then.
+// says when its writes went on: at the end of the longest pause that began
+// around then.
 func init() {
 	dir := os.Getenv(failoverEnv)
 	if dir == "" {
@@ -71,7 +75,7 @@ func init() {
 		i, _ := slices.BinarySearchFunc(acks, killed, time.Time.Compare)
 		var gap time.Duration
 		end := killed
-		for j := max(i, 1); j < len(acks); j++ {
+		for j := max(i, 1); j < len(acks) && acks[j-1].Sub(killed) < killTakes; j++ {
 			if d := acks[j].Sub(acks[j-1]); d > gap {
 				gap, end = d, acks[j]
 			}

@@ -34,7 +34,10 @@ func (l *leader) keep() {
 	defer sweep.Stop()
 	unflushed := l.replayed
 	var due <-chan time.Time // running while there is something to flush
-	flushNow := unflushed >= flushSome
+	if unflushed >= flushSome {
+		due = time.After(flushEvery) // not at once: those who waited for the failover come first
+	}
+	flushNow := false
 	for {
 		if flushNow || unflushed >= flushBytes {
 			unflushed, due, flushNow = 0, nil, false

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
-	"github.com/nats-io/nats.go"
 
 	"github.com/pebbleparty/pebbleparty/apply"
 	"github.com/pebbleparty/pebbleparty/embednats"
@@ -21,21 +20,17 @@ type leader struct {
 	db *DB
 
 	// Immutable once acquire returns.
-	lock         *leaderLock
-	pebbleLock   *pebble.Lock
-	machine      *apply.Machine
-	word         *eventlog.Commit
-	log          *eventlog.Log
-	term         uint64
-	server       *embednats.Server
-	conn         *nats.Conn
-	disconnected chan struct{} // closed when conn has ended
-	address      embednats.Address
-	commands     chan *nats.Msg // bundles of followers, for the sequencer
-	requests     chan *nats.Msg // all else, for the desk
-	seq          *sequencer
-	desk         *desk
-	started      time.Time
+	lock       *leaderLock
+	pebbleLock *pebble.Lock
+	machine    *apply.Machine
+	word       *eventlog.Commit
+	log        *eventlog.Log
+	term       uint64
+	station    *station
+	address    embednats.Address
+	seq        *sequencer
+	desk       *desk
+	started    time.Time
 
 	ctx    context.Context // the term's; ends with its cause
 	cancel context.CancelCauseFunc
@@ -57,16 +52,11 @@ type leader struct {
 // errBusy: somebody holds Pebble's own lock although the leader lock was free.
 var errBusy = errors.New("party: Pebble's LOCK file is held")
 
-// inbound is how many messages of followers may wait in this process. Followers
-// have a few under way each, so it is never reached; nats.go would drop what is
-// beyond it.
-const inbound = 1 << 16
-
 // stopServing ends the term for everybody: no call is answered after it, no
 // goroutine uses the state.
 func (l *leader) stopServing(cause error) error {
 	var errs []error
-	if l.term > 0 {
+	if l.address != "" {
 		errs = append(errs, removeFile(l.db.path("endpoint")))
 	}
 	l.cancel(cause)
@@ -74,17 +64,8 @@ func (l *leader) stopServing(cause error) error {
 		l.machine.Stop(errLost)
 	}
 	l.join()
-	if l.conn != nil {
-		// The last answers reach the server; it sends them on while it closes.
-		_ = l.conn.FlushTimeout(100 * time.Millisecond)
-	}
-	if l.server != nil {
-		// Before the connection: a server without our subscriptions would answer
-		// followers that nobody is there, instead of going away.
-		errs = append(errs, l.server.Close())
-	}
-	if l.conn != nil {
-		l.conn.Close()
+	if l.station != nil {
+		errs = append(errs, l.station.close())
 	}
 	return errors.Join(errs...)
 }
@@ -153,7 +134,7 @@ func (l *leader) watch() {
 		l.cancel(l.machine.Err())
 	case <-l.log.Failed():
 		l.cancel(l.log.Err())
-	case <-l.disconnected:
+	case <-l.station.disconnected:
 		l.cancel(errors.New("lost the connection to the NATS server in this process"))
 	}
 }

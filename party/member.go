@@ -22,6 +22,11 @@ type member struct {
 	busySince time.Time // since when the leader lock is free but Pebble's is held
 	cause     error     // why the last role ended
 	complete  bool      // the handle led as it was closed, and completed the state
+	ready     *station  // for when this process leads; nil if it has not followed for long
+
+	// The endpoint file that was dialled in vain last, and when.
+	stale     os.FileInfo
+	staleTime time.Time
 }
 
 const (
@@ -63,7 +68,8 @@ func (m *member) run(ctx context.Context) {
 func (m *member) elect(ctx context.Context) error {
 	var failed error // why this process cannot lead
 	for try := 0; ctx.Err() == nil; try++ {
-		if !m.yielding() {
+		// In the first milliseconds whoever has the lock needs the processor.
+		if !m.yielding() && (try < 5 || try >= 50 || try%4 == 0) {
 			if failed != nil {
 				return failed
 			}
@@ -72,7 +78,7 @@ func (m *member) elect(ctx context.Context) error {
 				return err
 			}
 			if ok {
-				l, err := acquire(m.db, lock)
+				l, err := acquire(m.db, lock, m.takeReady())
 				if err == nil {
 					m.lead(ctx, l)
 					return nil
@@ -143,7 +149,13 @@ func (m *member) yielding() bool {
 
 // dial connects to the leader that the endpoint file names.
 func (m *member) dial(ctx context.Context) (*remote, error) {
-	e, err := readEndpoint(m.db.path("endpoint"))
+	path := m.db.path("endpoint")
+	file, err := os.Stat(path)
+	if err == nil && m.stale != nil && os.SameFile(file, m.stale) && file.ModTime().Equal(m.stale.ModTime()) &&
+		time.Since(m.staleTime) < redialAfter {
+		return nil, errNoEndpoint // a dead leader's; its successor needs the processor
+	}
+	e, err := readEndpoint(path)
 	if err != nil {
 		return nil, err
 	}
@@ -155,18 +167,34 @@ func (m *member) dial(ctx context.Context) (*remote, error) {
 	// is not tried; so ask for a moment only.
 	ctx, cancel := context.WithTimeout(ctx, dialFor)
 	defer cancel()
-	return connect(ctx, m.db, e, m.conns)
+	r, err := connect(ctx, m.db, e, m.conns)
+	if err != nil {
+		m.stale, m.staleTime = file, time.Now()
+	}
+	return r, err
 }
 
-const dialFor = 2 * time.Second
+const (
+	dialFor     = 2 * time.Second
+	redialAfter = 20 * time.Millisecond // where nobody answered
+)
 
 // follow sends calls to the leader until the connection ends.
 func (m *member) follow(ctx context.Context, r *remote) {
 	m.busySince, m.yield = time.Time{}, time.Time{}
 	m.db.setRole(state{role: Following, remote: r, term: r.term, pid: r.pid, cause: m.cause})
 	m.cause = nil
+	prepare := time.NewTimer(prepareAfter)
+	defer prepare.Stop()
 	for over := false; !over; {
 		select {
+		case <-prepare.C:
+			if m.ready == nil {
+				var err error
+				if m.ready, err = newStation(m.db.log); err != nil {
+					m.db.log.Warn("party: start a NATS server in advance", "err", err)
+				}
+			}
 		case <-r.ctx.Done():
 			m.cause = errors.New("the leader went away")
 			over = true
@@ -178,6 +206,26 @@ func (m *member) follow(ctx context.Context, r *remote) {
 	}
 	m.db.setRole(state{role: Electing, cause: m.cause})
 	r.close()
+}
+
+// prepareAfter is how long a process follows before it makes ready to lead: one
+// that only makes a call or two never does.
+const prepareAfter = 100 * time.Millisecond
+
+// takeReady returns what follow has made ready, nil if there is nothing.
+func (m *member) takeReady() *station {
+	s := m.ready
+	m.ready = nil
+	if s == nil {
+		return nil
+	}
+	select {
+	case <-s.disconnected:
+		_ = s.close()
+		return nil
+	default:
+		return s
+	}
 }
 
 // lead serves until something fails or leadership is given up.
@@ -193,12 +241,12 @@ func (m *member) lead(ctx context.Context, l *leader) {
 	case <-l.ctx.Done():
 		m.cause = context.Cause(l.ctx)
 		m.db.log.Error("party: stepping down", "term", l.term, "err", m.cause)
-		yield = l.server.Followers() > 0
+		yield = l.station.server.Followers() > 0
 	case <-ctx.Done():
 		clean = true
 	case resigned = <-m.db.resign:
 		clean = true
-		yield = l.server.Followers() > 0
+		yield = l.station.server.Followers() > 0
 	}
 	if clean {
 		// Most of what is unflushed goes to disk while everybody is still served.
@@ -224,13 +272,18 @@ func (m *member) lead(ctx context.Context, l *leader) {
 // last leader was killed, and this may be the last handle: it completes the
 // state for plain Pebble, as that leader would have done.
 func (m *member) tidy() {
+	defer func() {
+		if s := m.takeReady(); s != nil {
+			_ = s.close()
+		}
+	}()
 	m.db.setRole(state{role: Electing})
 	if m.db.untidy() && !m.complete {
 		lock, ok, err := tryLock(m.lock)
 		if err != nil || !ok {
 			return
 		}
-		l, err := acquire(m.db, lock)
+		l, err := acquire(m.db, lock, m.takeReady())
 		if err == nil {
 			err = l.release(true)
 		}

@@ -43,7 +43,7 @@ type sequencer struct {
 func newSequencer(l *leader) *sequencer {
 	return &sequencer{
 		machine: l.machine, log: l.log, word: l.word, now: time.Now, appended: l.appended,
-		remote: l.commands, local: make(chan *job, 64),
+		remote: l.station.commands, local: make(chan *job, 64),
 		conns: make(map[apply.Origin]uint64),
 	}
 }
