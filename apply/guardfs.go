@@ -39,6 +39,7 @@ type guardFS struct {
 	full  atomic.Pointer[error]
 	waits atomic.Bool   // the manifest waits for space: only once Pebble is open, Open itself fails
 	stop  chan struct{} // closed when the store closes: nothing waits for space any more
+	away  away          // checkpoints that are being made
 
 	fence struct {
 		sync.RWMutex // held for reading by every operation that writes, while it runs
@@ -138,6 +139,9 @@ func (g *guardFS) retry(name string, op func() error) error {
 }
 
 func (g *guardFS) Create(name string, c vfs.DiskWriteCategory) (vfs.File, error) {
+	if g.away.has(name) {
+		return g.away.wrap(g.FS.Create(name, c))
+	}
 	if sync := g.syncLog.Load(); sync != nil && isTable(name) {
 		if err := (*sync)(); err != nil {
 			// Pebble tries again at once and for ever, as with a full disk.
@@ -201,6 +205,9 @@ func (g *guardFS) ReuseForWrite(oldname, newname string, c vfs.DiskWriteCategory
 }
 
 func (g *guardFS) OpenDir(name string) (vfs.File, error) {
+	if g.away.has(name) {
+		return g.away.wrap(g.FS.OpenDir(name))
+	}
 	f, err := g.FS.OpenDir(name)
 	if err != nil {
 		return nil, err
@@ -209,12 +216,18 @@ func (g *guardFS) OpenDir(name string) (vfs.File, error) {
 }
 
 func (g *guardFS) Link(oldname, newname string) error {
+	if g.away.has(newname) {
+		return g.away.do(func() error { return g.FS.Link(oldname, newname) })
+	}
 	return g.settling.do(func() error {
 		return g.retry(newname, func() error { return g.FS.Link(oldname, newname) })
 	})
 }
 
 func (g *guardFS) Rename(oldname, newname string) error {
+	if g.away.has(newname) {
+		return g.FS.Rename(oldname, newname)
+	}
 	return g.settling.do(func() error {
 		return g.retry(newname, func() error { return g.FS.Rename(oldname, newname) })
 	})

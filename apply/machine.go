@@ -216,8 +216,10 @@ func (m *Machine) WaitApplied(ctx context.Context, seq uint64) error {
 	return nil
 }
 
-// Stop makes WaitApplied give up with err for what is not applied yet.
+// Stop makes WaitApplied give up with err for what is not applied yet, and
+// checkpoints that are being made end with ErrStopped.
 func (m *Machine) Stop(err error) {
+	m.store.fs.away.over.Store(true)
 	m.wait.Lock()
 	defer m.wait.Unlock()
 	if m.wait.failed == nil {
@@ -229,13 +231,17 @@ func (m *Machine) Stop(err error) {
 // Get appends the value of key to dst. Reserved keys are absent. The error is
 // pebble.ErrNotFound for an absent key.
 func (m *Machine) Get(dst, key []byte) ([]byte, error) {
+	return m.get(m.store.db, dst, key)
+}
+
+func (m *Machine) get(from pebble.Reader, dst, key []byte) ([]byte, error) {
 	if IsReserved(key) {
 		return dst, pebble.ErrNotFound
 	}
 	if err := m.cmp.ValidateKey.Validate(key); err != nil {
 		return dst, fmt.Errorf("%w: %w", ErrInvalidCommand, err)
 	}
-	v, c, err := m.store.db.Get(key)
+	v, c, err := from.Get(key)
 	if err != nil {
 		return dst, err
 	}

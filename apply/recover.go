@@ -100,26 +100,7 @@ func (m *Machine) replay(log *eventlog.Log, fs vfs.FS, dir string) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, r.Close()) }()
-	a := applier{m: m}
-	last := log.Last()
-	for m.Applied() < last {
-		rec, ok, err := r.Next(last)
-		if err != nil {
-			return err
-		}
-		if !ok {
-			return fmt.Errorf("%w: the log ends early, after %d", ErrCorrupt, a.seq)
-		}
-		if err := a.add(rec); err != nil {
-			return err
-		}
-		if a.size >= replayBatch || rec.Seq == last {
-			if err := a.commit(); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
+	return m.follow(r, log.Last(), func() error { return nil })
 }
 
 // ApplyTerm applies the record that began a term.

@@ -40,12 +40,13 @@ type Reader struct {
 	c     chain    // of what was returned or skipped
 	frame frame    // the next one, while Next looks at it
 
-	buf   []byte
-	pos   int   // in buf, of the next frame
-	off   int64 // of buf in the file
-	want  int   // bytes to read next
-	eof   bool  // buf ends where the file did
-	trust uint64
+	buf    []byte
+	pos    int   // in buf, of the next frame
+	off    int64 // of buf in the file
+	want   int   // bytes to read next
+	eof    bool  // buf ends where the file did
+	passed int64 // bytes of all frames returned or skipped
+	trust  uint64
 	// Only what was at or below the limit when buf was read is final in it. Anything above may have been a group that
 	// failed and was wiped, and another one has the numbers now.
 }
@@ -166,6 +167,7 @@ func (r *Reader) Next(limit uint64) (rec Record, ok bool, err error) {
 			continue
 		}
 		r.pos += int(f.size)
+		r.passed += f.size
 		if f.kind == kindReserve || f.seq < r.from {
 			continue
 		}
@@ -178,6 +180,35 @@ func (r *Reader) Next(limit uint64) (rec Record, ok bool, err error) {
 		return rec, true, nil
 	}
 	return Record{}, false, nil
+}
+
+// ID returns the database that the log belongs to.
+func (r *Reader) ID() ID { return r.seg.id }
+
+// Passed returns how many bytes of log the reader has gone through.
+func (r *Reader) Passed() int64 { return r.passed }
+
+// Behind returns about how many bytes of log lie ahead of the reader: those of the files there, which are filled with
+// zeros ahead.
+func (r *Reader) Behind() (bytes int64, err error) {
+	firsts, err := listSegments(r.fs, r.dir)
+	if err != nil {
+		return 0, err
+	}
+	for _, first := range firsts {
+		if first < r.seg.first {
+			continue
+		}
+		info, err := r.fs.Stat(r.fs.PathJoin(r.dir, segmentName(first)))
+		if isNotExist(err) {
+			continue // retention has it
+		}
+		if err != nil {
+			return 0, err
+		}
+		bytes += info.Size()
+	}
+	return max(0, bytes-r.off-int64(r.pos)), nil
 }
 
 // Close frees the reader. The payload returned last is invalid from then on.

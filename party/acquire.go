@@ -199,6 +199,7 @@ func (l *leader) serve() {
 	l.desk.start(&l.work)
 	l.work.Go(l.keep)
 	l.work.Go(l.watch)
+	l.work.Go(l.sweep)
 }
 
 // listen opens the server to the others and tells them where it is.

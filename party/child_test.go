@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -129,6 +130,7 @@ type child struct {
 	stop    chan struct{} // closed: end what goes on and on
 	stopped sync.Once
 	acks    atomic.Int64
+	snap    *party.Snapshot // of one request at a time
 
 	mu  sync.Mutex
 	out *json.Encoder
@@ -185,6 +187,12 @@ func (p *child) serve(r request) {
 		a.Status, err = p.db.Status(ctx)
 	case "resign":
 		err = p.db.Resign(ctx)
+	case "snapshot": // makes one, which stays open
+		if p.snap, err = p.db.NewSnapshot(ctx); err == nil {
+			a.N, a.Value, err = p.look(ctx)
+		}
+	case "look": // at the last of them
+		a.N, a.Value, err = p.look(ctx)
 	case "close":
 		err = p.db.Close()
 	case "spawn": // a process that outlives this one; its pid is N
@@ -197,6 +205,20 @@ func (p *child) serve(r request) {
 	}
 	a.fail(err)
 	p.send(a)
+}
+
+// look returns the number of keys in the snapshot and a digest of all it has.
+func (p *child) look(ctx context.Context) (n int, digest []byte, err error) {
+	it, err := p.snap.NewIter(ctx, nil)
+	if err != nil {
+		return 0, nil, err
+	}
+	h := sha256.New()
+	for k, v := range it.All() {
+		fmt.Fprintf(h, "%d %s %d %s ", len(k), k, len(v), v)
+		n++
+	}
+	return n, h.Sum(nil), it.Close()
 }
 
 // read gets a value that fill has set until it is told to stop, and counts that

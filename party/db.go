@@ -20,20 +20,22 @@ import (
 // from any goroutine.
 type DB struct {
 	// Immutable.
-	dir    string // absolute, symbolic links resolved
-	opts   Options
-	log    *slog.Logger
-	origin apply.Origin
-	writes *lane
-	reads  *lane
-	resign chan chan struct{} // to the member, which closes what it gets when leadership is given up
-	cancel context.CancelFunc
-	ended  chan struct{} // closed when the member has ended
-	events *eventQueue
+	dir      string // absolute, symbolic links resolved
+	opts     Options
+	log      *slog.Logger
+	origin   apply.Origin
+	writes   *lane
+	reads    *lane
+	resign   chan chan struct{} // to the member, which closes what it gets when leadership is given up
+	cancel   context.CancelFunc
+	ended    chan struct{} // closed when the member has ended
+	events   *eventQueue
+	replicas *replicas // this process's own copies of the state
 
-	known   atomic.Uint64 // highest sequence number that is known to be committed
-	uploads atomic.Uint64
-	leading atomic.Pointer[leader] // the short way for this process's own reads
+	known       atomic.Uint64 // highest sequence number that is known to be committed
+	uploads     atomic.Uint64
+	checkpoints atomic.Uint64          // asked for so far
+	leading     atomic.Pointer[leader] // the short way for this process's own reads
 
 	closing  sync.Once
 	closeErr error // owned by the member until ended
@@ -88,6 +90,7 @@ func Open(ctx context.Context, dir string, opts *Options) (*DB, error) {
 	if _, err := rand.Read(db.origin[:]); err != nil {
 		return nil, fmt.Errorf("party: open %s: %w", dir, err)
 	}
+	db.replicas = newReplicas(db)
 	db.mu.changed = make(chan struct{})
 	run, cancel := context.WithCancel(context.Background())
 	db.cancel = cancel
@@ -318,7 +321,7 @@ func (db *DB) Resign(ctx context.Context) error {
 // is full: then the writes that Pebble could not flush are in the log, and the
 // next handle finds them, but plain Pebble would not.
 //
-// Close waits for Pebble to flush and for the goroutines of the handle. It must
+// Snapshots of the handle are closed too. Close waits for Pebble to flush and for the goroutines of the handle. It must
 // not be called from a function in Options.Events.
 func (db *DB) Close() error {
 	err := ErrClosed
@@ -332,6 +335,7 @@ func (db *DB) Close() error {
 		db.reads.close(ErrClosed)
 		db.cancel()
 		<-db.ended
+		db.replicas.close()
 		db.writes.left.Wait()
 		db.reads.left.Wait()
 		db.events.close()

@@ -70,6 +70,9 @@ func (d *desk) handle(m *nats.Msg, data, out, scratch []byte) ([]byte, []byte) {
 			out, scratch, err = d.read(body, out, scratch)
 		case msgPage:
 			out, err = d.page(body, out)
+		case msgCheckpoint:
+			d.checkpoint(m, body)
+			return out, scratch
 		case msgStatus:
 			out, err = d.status(out)
 		case msgPull:

@@ -30,9 +30,9 @@ type IterOptions struct {
 // there throughout; if the leader goes away it goes on at the next key on the
 // new one, unless Strict is set.
 type Iterator struct {
-	db  *DB
-	ctx context.Context
-	o   IterOptions
+	from pager
+	ctx  context.Context
+	o    IterOptions
 
 	place   place
 	pairs   []snapshot.Pair // the page when place is onPage; ascending
@@ -65,12 +65,6 @@ const (
 // SeekGE or SeekLT. ctx is for the whole life of the iterator; when it ends the
 // iterator stops with its error. The bounds are copied. The caller must Close it.
 func (db *DB) NewIter(ctx context.Context, o *IterOptions) (*Iterator, error) {
-	it := &Iterator{db: db, ctx: ctx, size: firstPage}
-	if o != nil {
-		it.o = *o
-		it.o.LowerBound = cloneBytes(o.LowerBound)
-		it.o.UpperBound = cloneBytes(o.UpperBound)
-	}
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -79,7 +73,23 @@ func (db *DB) NewIter(ctx context.Context, o *IterOptions) (*Iterator, error) {
 		return nil, ErrClosed
 	default:
 	}
-	return it, nil
+	return newIterator(ctx, db, o), nil
+}
+
+// pager is where an iterator gets its pages: the leader, or a snapshot. The term
+// changes when pages are of another point in time than those before.
+type pager interface {
+	page(ctx context.Context, r *snapshot.Request) (page []byte, term uint64, err error)
+}
+
+func newIterator(ctx context.Context, from pager, o *IterOptions) *Iterator {
+	it := &Iterator{from: from, ctx: ctx, size: firstPage}
+	if o != nil {
+		it.o = *o
+		it.o.LowerBound = cloneBytes(o.LowerBound)
+		it.o.UpperBound = cloneBytes(o.UpperBound)
+	}
+	return it
 }
 
 // cloneBytes copies b; nil stays nil and empty stays empty.
@@ -178,7 +188,7 @@ func (it *Iterator) fetch(r *snapshot.Request) ([]snapshot.Pair, bool, error) {
 		return nil, false, ErrClosed
 	}
 	r.Lower, r.Upper, r.KeysOnly, r.Bytes = it.o.LowerBound, it.o.UpperBound, it.o.KeysOnly, it.size
-	page, term, err := it.db.page(it.ctx, r)
+	page, term, err := it.from.page(it.ctx, r)
 	if err != nil {
 		return nil, false, err
 	}

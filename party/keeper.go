@@ -84,7 +84,7 @@ func (l *leader) stayVisible() {
 func (l *leader) retain(r eventlog.Retention) {
 	durable, err := l.machine.Durable()
 	if err == nil {
-		err = l.log.Retain(r, durable)
+		err = l.log.Retain(r, l.holds.keep(durable, time.Now()))
 	}
 	if err != nil {
 		l.db.log.Warn("party: remove old log", "err", err)

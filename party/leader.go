@@ -41,6 +41,8 @@ type leader struct {
 	answered chan struct{} // capacity 1: the bundle of this process is answered
 	replayed int           // bytes of log that this term began with and Pebble had not flushed
 
+	holds holds // on the log, against retention
+
 	gate *gate // passed by whoever uses the state from a goroutine of its own
 
 	replies struct { // to this process's own bundles

@@ -268,3 +268,26 @@ func TestDB_LeaderLeavesAProcessBehind(t *testing.T) {
 		t.Errorf("the process that the leader started ended too soon: %v", err)
 	}
 }
+
+func TestSnapshot_ContextEnds(t *testing.T) {
+	dir := newDir(t)
+	p := start(t, config{Dir: dir})
+	db := open(t, dir, quietly())
+	hasRole(t, db, party.Following)
+	ended, cancel := context.WithCancel(context.Background())
+	cancel()
+	if _, err := db.NewSnapshot(ended); !errors.Is(err, context.Canceled) {
+		t.Errorf("%v", err)
+	}
+	p.stop()
+	ctx, cancel := context.WithTimeout(context.Background(), short)
+	defer cancel()
+	if _, err := db.NewSnapshot(ctx); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("with a stopped leader: %v", err)
+	}
+	if left := replicaFolders(t, dir); len(left) > 0 {
+		t.Errorf("%q are left", left)
+	}
+	p.cont()
+	sameKeys(t, "after it went on", contents(t, take(t, db)), map[string]string{})
+}

@@ -1,0 +1,38 @@
+package apply
+
+import (
+	"context"
+
+	"github.com/cockroachdb/pebble/v2"
+)
+
+// View is the state at one sequence number. It may be read from any goroutine
+// until Close.
+type View struct {
+	m    *Machine
+	snap *pebble.Snapshot
+	seq  uint64
+}
+
+// View returns the state as it is now. It is called by the goroutine that
+// applies; the caller closes the View before the machine.
+func (m *Machine) View() *View {
+	return &View{m: m, snap: m.store.db.NewSnapshot(), seq: m.Applied()}
+}
+
+// Seq returns the sequence number: all up to it is in the state, and nothing
+// that comes behind it.
+func (v *View) Seq() uint64 { return v.seq }
+
+// Get appends the value of key to dst. Reserved keys are absent. The error is
+// pebble.ErrNotFound for an absent key.
+func (v *View) Get(dst, key []byte) ([]byte, error) { return v.m.get(v.snap, dst, key) }
+
+// NewIter returns an iterator, which sees reserved keys too. The caller closes it
+// before the View.
+func (v *View) NewIter(o *pebble.IterOptions) (*pebble.Iterator, error) {
+	return v.snap.NewIterWithContext(context.Background(), o)
+}
+
+// Close gives the state back to Pebble. It is called once.
+func (v *View) Close() error { return v.m.store.call(v.snap.Close) }
