@@ -75,7 +75,7 @@ func (rs *replicas) use(ctx context.Context) (r *replica, fresh bool, err error)
 	if err != nil {
 		return nil, false, err
 	}
-	if r != nil && !r.Worn() {
+	if r != nil && !r.Worn(ctx) {
 		return r, false, nil
 	}
 	if r != nil {

@@ -190,16 +190,16 @@ func TestSnapshot_AgreesWithLogAmongWriters(t *testing.T) {
 		return o
 	}
 	both(t, o, func(t *testing.T, dir string, db *party.DB) {
-		stop := make(chan struct{})
+		const rounds, perRound = 20, 60 // so much is written beside each snapshot, at least
 		var writers sync.WaitGroup
 		var last sync.Map // writer → number of its newest acknowledged key
-		for w := range 4 {
+		var begin [4]chan struct{}
+		for w := range begin {
+			begin[w] = make(chan struct{}, rounds)
 			writers.Go(func() {
-				for i := 0; ; i++ {
-					select {
-					case <-stop:
-						return
-					default:
+				for i := range rounds * perRound {
+					if i%perRound == 0 {
+						<-begin[w]
 					}
 					var b pebble.Batch
 					_ = b.Set(fmt.Appendf(nil, "w%d-%06d", w, i), bytes.Repeat([]byte{'x'}, 300), nil)
@@ -215,7 +215,10 @@ func TestSnapshot_AgreesWithLogAmongWriters(t *testing.T) {
 				}
 			})
 		}
-		for range 20 {
+		for range rounds {
+			for _, b := range begin {
+				b <- struct{}{}
+			}
 			var before [4]int
 			for w := range before {
 				if i, ok := last.Load(w); ok {
@@ -233,7 +236,6 @@ func TestSnapshot_AgreesWithLogAmongWriters(t *testing.T) {
 			}
 			must(t, s.Close())
 		}
-		close(stop)
 		writers.Wait()
 	})
 }

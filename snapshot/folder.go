@@ -96,7 +96,11 @@ func removeLocked(path string, lock *flock.Flock) error {
 	if removed != nil {
 		removed = ignoreNotExist(os.Remove(lockPath))
 	}
-	return errors.Join(err, removed, ignoreNotExist(os.Remove(path)))
+	gone := ignoreNotExist(os.Remove(path))
+	if _, taken := os.Stat(lockPath); taken == nil {
+		gone = nil // by somebody who came in between: a sweep, or the maker of the folder
+	}
+	return errors.Join(err, removed, gone)
 }
 
 func ignoreNotExist(err error) error {

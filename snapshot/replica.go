@@ -194,14 +194,11 @@ const (
 )
 
 // Worn tells that the replica should be replaced by a new one: it has applied a
-// lot, or would have to, or it cannot follow any more. It does not wait.
-func (r *Replica) Worn() bool {
-	select {
-	case <-r.machine.Failed():
-		return true
-	case <-r.turn:
-	default:
-		return false // at work; who asks next will know
+// lot, or would have to, or it cannot follow any more. It waits for a View that is
+// being made; when ctx ends first the answer is false.
+func (r *Replica) Worn(ctx context.Context) bool {
+	if err := r.take(ctx); err != nil {
+		return ctx.Err() == nil
 	}
 	defer func() { r.turn <- struct{}{} }()
 	if r.failed != nil || r.reader.Passed() > wear {
