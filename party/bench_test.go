@@ -74,6 +74,7 @@ func benchKey(i int) []byte {
 
 // rig is a follower in this process, its leader in another, and the floors.
 type rig struct {
+	dir  string // of the database
 	db   *party.DB
 	nc   *nats.Conn
 	file *os.File // preallocated
@@ -107,12 +108,12 @@ func newRig(b *testing.B) *rig {
 	if err != nil {
 		b.Fatal("leader did not start: ", err)
 	}
-	r := &rig{}
+	r := &rig{dir: filepath.Join(dir, "db")}
 	if r.nc, _, err = embednats.Dial(b.Context(), embednats.Address(line[:len(line)-1])); err != nil {
 		b.Fatal(err)
 	}
 	b.Cleanup(r.nc.Close)
-	if r.db, err = party.Open(b.Context(), filepath.Join(dir, "db"), nil); err != nil {
+	if r.db, err = party.Open(b.Context(), r.dir, nil); err != nil {
 		b.Fatal(err)
 	}
 	b.Cleanup(func() {

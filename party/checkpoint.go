@@ -89,7 +89,7 @@ func (l *leader) checkpoint(c *checkpointRequest) error {
 
 // holdFor is how long the log from a checkpoint on is kept for the replica that
 // is to read it. One that is slower than that gets another checkpoint.
-const holdFor = 10 * time.Second
+const holdFor = 3 * time.Second
 
 // holds keep retention from the log that replicas which are being opened need.
 type holds struct {

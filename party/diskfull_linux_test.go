@@ -182,3 +182,34 @@ func TestOpen_DiskFull(t *testing.T) {
 		must(t, db.Close())
 	}
 }
+
+func TestSnapshot_DiskFull(t *testing.T) {
+	disk, dir := smallDisk(t, 48<<20)
+	leader := start(t, config{Dir: dir})
+	db := open(t, dir, nil)
+	hasRole(t, db, party.Following)
+	set(t, db, "before", "1")
+	must(t, db.Set(within(t), []byte("large"), pattern(1<<20), nil))
+	filler := fillDisk(t, disk, 256<<10)
+	want(t, func() error { _, err := db.NewSnapshot(within(t)); return err }(), party.ErrDiskFull)
+	want(t, func() error { _, err := db.NewSnapshot(within(t)); return err }(), party.ErrDiskFull)
+	if left := replicaFolders(t, dir); len(left) > 0 {
+		t.Errorf("%q are left", left)
+	}
+	expect(t, db, "before", "1")
+	leader.do(request{Op: "set", Key: []byte("after"), Value: []byte("2")}) // a small write finds room
+	must(t, os.Remove(filler))
+	s := take(t, db)
+	if v, err := s.Get(within(t), []byte("after")); err != nil || string(v) != "2" {
+		t.Errorf("%q, %v", v, err)
+	}
+	// With a copy open already a full disk is no reason to have no snapshot.
+	fillDisk(t, disk, 256<<10)
+	set(t, db, "after", "3")
+	full := take(t, db)
+	if v, err := full.Get(within(t), []byte("after")); err != nil || string(v) != "3" {
+		t.Errorf("%q, %v", v, err)
+	}
+	must(t, s.Close())
+	must(t, full.Close())
+}

@@ -40,23 +40,32 @@ func contents(t testing.TB, s *party.Snapshot) map[string]string {
 	return m
 }
 
-// replayed returns what the log gives up to seq when it is applied from its
-// start to an empty database.
-func replayed(t testing.TB, dir string, o *pebble.Options, seq uint64) map[string]string {
+// replay is an empty database that the log is applied to from its start.
+type replay struct {
+	r  *eventlog.Reader
+	db *pebble.DB
+}
+
+func newReplay(t testing.TB, dir string, o *pebble.Options) *replay {
 	t.Helper()
 	r, err := eventlog.OpenReader(vfs.Default, filepath.Join(dir, "party", "log"), 1)
 	must(t, err)
-	defer func() { must(t, r.Close()) }()
 	o = o.Clone()
 	o.FS, o.Logger = vfs.NewMem(), silent{}
 	db, err := pebble.Open("", o)
 	must(t, err)
-	defer func() { must(t, db.Close()) }()
+	t.Cleanup(func() { must(t, errors.Join(r.Close(), db.Close())) })
+	return &replay{r, db}
+}
+
+// upTo returns the keys at seq, which must not be below that of the call before.
+func (r *replay) upTo(t testing.TB, seq uint64) map[string]string {
+	t.Helper()
 	for {
-		rec, ok, err := r.Next(seq)
+		rec, ok, err := r.r.Next(seq)
 		must(t, err)
 		if !ok {
-			return keysOf(t, db)
+			return keysOf(t, r.db)
 		}
 		if rec.Kind != eventlog.KindEntry {
 			continue
@@ -65,7 +74,7 @@ func replayed(t testing.TB, dir string, o *pebble.Options, seq uint64) map[strin
 		must(t, err)
 		var b pebble.Batch
 		must(t, b.SetRepr(bytes.Clone(e.Repr)))
-		must(t, db.Apply(&b, pebble.NoSync))
+		must(t, r.db.Apply(&b, pebble.NoSync))
 	}
 }
 
@@ -190,7 +199,8 @@ func TestSnapshot_AgreesWithLogAmongWriters(t *testing.T) {
 		return o
 	}
 	both(t, o, func(t *testing.T, dir string, db *party.DB) {
-		const rounds, perRound = 20, 60 // so much is written beside each snapshot, at least
+		log := newReplay(t, dir, o().Pebble)
+		const rounds, perRound = 20, 40 // so much is written beside each snapshot, at least
 		var writers sync.WaitGroup
 		var last sync.Map // writer → number of its newest acknowledged key
 		var begin [4]chan struct{}
@@ -228,7 +238,7 @@ func TestSnapshot_AgreesWithLogAmongWriters(t *testing.T) {
 			s, err := db.NewSnapshot(within(t))
 			must(t, err)
 			got := contents(t, s)
-			sameKeys(t, fmt.Sprintf("at %d", s.Seq()), got, replayed(t, dir, o().Pebble, s.Seq()))
+			sameKeys(t, fmt.Sprintf("at %d", s.Seq()), got, log.upTo(t, s.Seq()))
 			for w, i := range before {
 				if _, ok := got[fmt.Sprintf("w%d-%06d", w, i)]; !ok && i > 0 && i%7 > 3 {
 					t.Errorf("key %d of writer %d was acknowledged before", i, w)
@@ -372,4 +382,142 @@ func TestSnapshot_ClosesWithHandleUnderWay(t *testing.T) {
 			t.Errorf("%q are left", left)
 		}
 	})
+}
+
+// A snapshot is not disturbed when its copy falls behind retention; the next one
+// is made on a new copy, and the old copy goes with the last snapshot on it.
+func TestSnapshot_NewCopyBehindRetention(t *testing.T) {
+	dir := newDir(t)
+	o := quietly()
+	o.Retention.MaxBytes = 4 << 20
+	leader := open(t, dir, o)
+	leads(t, leader)
+	db := open(t, dir, o)
+	set(t, db, "a", "1")
+	old, other := take(t, db), take(t, db)
+	for range 24 {
+		must(t, db.Set(within(t), []byte("a"), pattern(1<<20), pebble.NoSync))
+	}
+	until(t, "the log begins later", func() bool {
+		s, err := db.Status(within(t))
+		must(t, err)
+		must(t, db.Set(within(t), []byte("b"), pattern(100<<10), pebble.NoSync)) // has Pebble flush, and the log go
+		return s.FirstSeq > old.Seq()
+	})
+	set(t, db, "a", "2")
+	fresh := take(t, db)
+	for i, s := range []*party.Snapshot{old, other} {
+		sameKeys(t, fmt.Sprint("old snapshot ", i), contents(t, s), map[string]string{"a": "1"})
+	}
+	if v, err := fresh.Get(within(t), []byte("a")); err != nil || string(v) != "2" {
+		t.Errorf("the new one has %.20q, %v", v, err)
+	}
+	if n := len(replicaFolders(t, dir)); n != 2 {
+		t.Errorf("%d copies", n)
+	}
+	must(t, old.Close())
+	if n := len(replicaFolders(t, dir)); n != 2 {
+		t.Errorf("%d copies while there is a snapshot on each", n)
+	}
+	must(t, other.Close())
+	if n := len(replicaFolders(t, dir)); n != 1 {
+		t.Errorf("%d copies, want that of the newest snapshot only", n)
+	}
+}
+
+// unlinkable is a file system where hard links fail.
+type unlinkable struct {
+	vfs.FS
+	err error
+}
+
+func (u unlinkable) Link(old, name string) error {
+	return &os.LinkError{Op: "link", Old: old, New: name, Err: u.err}
+}
+func (u unlinkable) Unwrap() vfs.FS { return u.FS }
+
+func TestSnapshot_WithoutHardLinks(t *testing.T) {
+	for _, c := range []struct {
+		err   error
+		works bool
+	}{{errors.ErrUnsupported, true}, {os.ErrPermission, false}} {
+		t.Run(c.err.Error(), func(t *testing.T) {
+			dir := newDir(t)
+			o := quietly()
+			o.Pebble.FS = unlinkable{vfs.Default, c.err}
+			leader := open(t, dir, o)
+			leads(t, leader)
+			set(t, leader, "a", "1")
+			must(t, leader.Resign(within(t))) // which flushes: there is a table to link
+			set(t, leader, "a", "2")
+			for _, db := range []*party.DB{leader, open(t, dir, quietly())} {
+				s, err := db.NewSnapshot(within(t))
+				if c.works {
+					must(t, err)
+					sameKeys(t, "copied", contents(t, s), map[string]string{"a": "2"})
+					must(t, s.Close())
+				} else if err == nil {
+					t.Error("a snapshot without a copy")
+				} else if left := replicaFolders(t, dir); len(left) > 0 {
+					t.Errorf("%v; %q are left", err, left)
+				}
+			}
+		})
+	}
+}
+
+// The leader's own goroutines end with the term though a checkpoint is asked for
+// all the time, and nobody is told of the end.
+func TestSnapshot_AcrossResigns(t *testing.T) {
+	dir := newDir(t)
+	dbs := []*party.DB{open(t, dir, quietly()), open(t, dir, quietly()), open(t, dir, quietly())}
+	stop := make(chan struct{})
+	var all sync.WaitGroup
+	for i, db := range dbs {
+		all.Go(func() {
+			for n := 0; ; n++ {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				// A handle of its own each time: the first snapshot of a handle is the
+				// one that needs the leader.
+				once, err := party.Open(context.Background(), dir, quietly())
+				if err != nil {
+					t.Errorf("open: %v", err)
+					return
+				}
+				key := fmt.Appendf(nil, "k%d-%d", i, n)
+				err = db.Set(context.Background(), key, key, pebble.NoSync)
+				var s *party.Snapshot
+				if err == nil {
+					s, err = once.NewSnapshot(context.Background())
+				}
+				if err == nil {
+					var v []byte
+					if v, err = s.Get(context.Background(), key); err == nil && !bytes.Equal(v, key) {
+						t.Errorf("key %s is %q", key, v)
+					}
+				}
+				if err := errors.Join(err, once.Close()); err != nil {
+					t.Errorf("snapshot: %v", err)
+					return
+				}
+			}
+		})
+	}
+	for range 25 {
+		for _, db := range dbs {
+			must(t, db.Resign(within(t)))
+		}
+	}
+	close(stop)
+	all.Wait()
+	for _, db := range dbs {
+		closeDB(t, db)
+	}
+	if left := replicaFolders(t, dir); len(left) > 0 {
+		t.Errorf("%q are left", left)
+	}
 }

@@ -83,6 +83,10 @@ func FuzzMessage(f *testing.F) {
 		if q.decode(body) == nil {
 			again("pull", q.append(nil), q.decode, func() []byte { return q.append(nil) })
 		}
+		var c checkpointRequest
+		if c.decode(body) == nil {
+			again("checkpoint", c.append(nil), c.decode, func() []byte { return c.append(nil) })
+		}
 		var w writeRequest
 		encode := func() []byte {
 			b := w.appendHead(nil, len(w.Commands))
