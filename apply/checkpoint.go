@@ -24,6 +24,9 @@ func (m *Machine) Checkpoint(dir string) error {
 		return err
 	}
 	fs := m.store.fs
+	if err := fs.settling.wait(); err != nil { // it copies the options file by its name
+		return err
+	}
 	fs.away.begin(dir, fs.PathDir(dir))
 	defer fs.away.end(dir)
 	return m.store.call(func() error { return m.store.db.Checkpoint(dir) })

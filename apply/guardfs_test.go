@@ -229,6 +229,9 @@ func roleBreak(clean bool) error {
 	if err := n.begin(); err != nil {
 		return err
 	}
+	if err := n.m.Flush(nil); err != nil { // the manifest that was made while Pebble opened is in force
+		return err
+	}
 	c := newClient("a")
 	cmd := c.set("k", "v")
 	cmd.Sync = true

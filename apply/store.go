@@ -24,7 +24,9 @@ type store struct {
 	failing   chan error    // capacity 1: the newest failure of a background job
 	fatal     chan struct{} // closed: Pebble met an error that it cannot survive
 	fatalErr  error         // immutable once fatal is closed
+	stuck     chan struct{} // closed before fatal if a goroutine of Pebble's is parked for good
 	once      sync.Once
+	parked    sync.Once
 	closed    atomic.Bool
 	abandoned atomic.Bool
 }
@@ -32,7 +34,7 @@ type store struct {
 // openStore opens Pebble in dir. lock is Pebble's own lock on dir, held by the
 // caller.
 func openStore(dir string, user *pebble.Options, lock *pebble.Lock, log *slog.Logger) (*store, error) {
-	s := &store{log: log, flushed: make(chan struct{}, 1), failing: make(chan error, 1), fatal: make(chan struct{})}
+	s := &store{log: log, flushed: make(chan struct{}, 1), failing: make(chan error, 1), fatal: make(chan struct{}), stuck: make(chan struct{})}
 	o := user.Clone()
 	if o == nil {
 		o = &pebble.Options{}
@@ -172,12 +174,19 @@ func (s *store) broken() bool {
 	}
 }
 
-// fail is called by a goroutine of Pebble's that cannot go on.
+// fail notes that Pebble cannot go on.
 func (s *store) fail(err error) {
 	s.once.Do(func() {
 		s.fatalErr = err
 		close(s.fatal)
 	})
+}
+
+// park is called by a goroutine of Pebble's that cannot go on. It does not return.
+func (s *store) park(err error) {
+	s.parked.Do(func() { close(s.stuck) })
+	s.fail(err)
+	select {}
 }
 
 // close closes Pebble, or gives it up if it is broken. Nobody may use db after.
@@ -188,23 +197,14 @@ func (s *store) close() error {
 	close(s.fs.stop)
 	done := make(chan error, 1)
 	go func() {
-		defer func() {
-			// What a broken Pebble makes of its Close, much later, is nobody's concern.
-			if r := recover(); r != nil {
-				select {
-				case <-s.fatal:
-				default:
-					panic(r)
-				}
-			}
-		}()
+		defer s.forgive()
 		done <- s.db.Close()
 	}()
 	select {
 	case err := <-done:
-		_ = s.fs.settling.wait() // it has failed the store, if anything
-		return err
-	case <-s.fatal:
+		return errors.Join(err, s.fs.settling.wait())
+	case <-s.stuck:
+		<-s.fatal
 		select {
 		case err := <-done:
 			return err
@@ -223,13 +223,25 @@ func (s *store) close() error {
 // then the mutex may be held for good, and the operation is left behind.
 func (s *store) call(op func() error) error {
 	done := make(chan error, 1)
-	go func() { done <- op() }()
+	go func() {
+		defer s.forgive()
+		done <- op()
+	}()
 	select {
 	case err := <-done:
 		return err
 	case <-s.fatal:
 		return fmt.Errorf("pebble failed: %w", s.fatalErr)
 	}
+}
+
+// forgive is deferred where a broken Pebble may panic, much later, which is
+// nobody's concern then.
+func (s *store) forgive() {
+	if !s.broken() {
+		return
+	}
+	_ = recover()
 }
 
 // flush begins a flush; what it returns is closed when that has ended.
@@ -260,8 +272,7 @@ func (l *fatalLogger) Fatalf(format string, args ...any) {
 			err = errors.Join(err, e)
 		}
 	}
-	l.store.fail(err)
-	select {}
+	l.store.park(err)
 }
 
 // pebbleLog sends Pebble's log to slog.
