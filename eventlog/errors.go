@@ -50,7 +50,7 @@ func (e *CorruptError) Is(target error) bool { return target == ErrCorrupt }
 
 // CompactedError says that retention has deleted the records asked for. errors.Is(err, ErrCompacted) holds.
 type CompactedError struct {
-	First uint64 // the log starts here now
+	First uint64 // all that comes from here on is still there
 }
 
 // Error names the first sequence number that is left.

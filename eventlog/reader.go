@@ -20,6 +20,7 @@ const (
 // Record is one record of the log.
 type Record struct {
 	Seq     uint64
+	Prev    uint64 // of the record before; Seq-1, or less for a KindTerm that leaves a gap over numbers that may have been lost
 	Term    uint64 // in force; that of the record itself for KindTerm
 	Kind    Kind
 	Time    time.Time // of StartTerm, for KindTerm only
@@ -30,10 +31,10 @@ type Record struct {
 // not safe for concurrent use. It never changes a file.
 type Reader struct {
 	// immutable
-	fs   vfs.FS
-	dir  string
-	from uint64
+	fs  vfs.FS
+	dir string
 
+	from  uint64 // what is below is not returned
 	seg   header // of file
 	path  string
 	file  vfs.File // nil: closed
@@ -61,16 +62,24 @@ func OpenReader(fs vfs.FS, dir string, from uint64) (*Reader, error) {
 		fs = vfs.Default
 	}
 	r := &Reader{fs: fs, dir: dir, from: from}
-	var err error
-	for range 100 { // retention may be deleting what was listed
+	if err := r.find(); err != nil {
+		return nil, fmt.Errorf("open reader of %s: %w", dir, err)
+	}
+	return r, nil
+}
+
+// SkipTo makes from, or the next that exists, the next record that is returned, if the reader is not there yet. It reads
+// nothing. Segments that lie between here and there are not looked at, and may have been deleted.
+func (r *Reader) SkipTo(from uint64) { r.from = max(r.from, from) }
+
+// find opens the segment that holds from, also while retention deletes what was listed.
+func (r *Reader) find() (err error) {
+	for range 100 {
 		if err = r.seek(); !isNotExist(err) {
 			break
 		}
 	}
-	if err != nil {
-		return nil, fmt.Errorf("open reader of %s: %w", dir, err)
-	}
-	return r, nil
+	return err
 }
 
 // seek opens the segment that holds from.
@@ -102,11 +111,15 @@ func (r *Reader) seek() error {
 		return err
 	}
 	if i == 0 && r.from != 0 && r.from <= h.prev {
-		return errors.Join(&CompactedError{First: h.first}, f.Close())
+		return errors.Join(compacted(&h), f.Close())
 	}
 	r.enter(f, h)
 	return nil
 }
+
+// compacted says that the log begins with the segment h now. Its first record may be a term record behind a gap; nothing
+// that was ever there is missing from the number behind prev on.
+func compacted(h *header) error { return &CompactedError{First: h.prev + 1} }
 
 func (r *Reader) openSegment(first uint64) (vfs.File, header, error) {
 	path := r.fs.PathJoin(r.dir, segmentName(first))
@@ -171,9 +184,9 @@ func (r *Reader) Next(limit uint64) (rec Record, ok bool, err error) {
 		if f.kind == kindReserve || f.seq < r.from {
 			continue
 		}
-		rec = Record{Seq: f.seq, Term: r.c.term, Kind: f.kind}
+		rec = Record{Seq: f.seq, Prev: f.seq - 1, Term: r.c.term, Kind: f.kind}
 		if f.kind == KindTerm {
-			rec.Time = unixNano(f.nanos())
+			rec.Prev, rec.Time = f.prev(), unixNano(f.nanos())
 		} else {
 			rec.Payload = f.payload
 		}
@@ -303,12 +316,19 @@ func (r *Reader) resolve(limit uint64, v verdict, reason string) (moved bool, er
 	if listed {
 		rest = rest[1:]
 	}
+	// Is all that was skipped behind this segment and the next? One step at a time would find those deleted.
+	if r.from > r.c.next() && len(rest) > 1 && rest[1] <= r.from {
+		return true, r.find()
+	}
 	if len(rest) > 0 {
 		if moved, err = r.advance(rest); moved || err != nil {
 			return moved, err
 		}
 	}
 	if !listed {
+		if r.from > r.c.next() && len(rest) > 0 {
+			return true, r.find()
+		}
 		return false, r.gone(firsts)
 	}
 	// The segment by its name again: it may have been created anew since it was opened, and something may have been
@@ -364,10 +384,14 @@ func (r *Reader) gone(firsts []uint64) error {
 	if len(firsts) == 0 {
 		return fmt.Errorf("read %s: the log has gone: %w", r.dir, os.ErrNotExist)
 	}
-	if firsts[0] > r.seg.first {
+	if firsts[0] < r.seg.first {
+		return r.corrupt("the segment has gone")
+	}
+	f, h, err := r.openSegment(firsts[0])
+	if err != nil { // deleted by now as well, or being created: its name will do
 		return &CompactedError{First: firsts[0]}
 	}
-	return r.corrupt("the segment has gone")
+	return errors.Join(compacted(&h), f.Close())
 }
 
 // reopen opens this segment's file again and reports whether the next frame is there now.
