@@ -193,11 +193,13 @@ func (l *leader) beginTerm() error {
 
 // serve begins to work.
 func (l *leader) serve() {
+	l.notifier = newNotifier(l)
 	l.seq = newSequencer(l)
 	l.desk = newDesk(l)
 	l.work.Go(func() { l.cancel(l.seq.run(l.ctx)) })
 	l.desk.start(&l.work)
 	l.work.Go(l.keep)
+	l.work.Go(func() { l.notifier.run(l.ctx) })
 	l.work.Go(l.watch)
 	l.work.Go(l.sweep)
 }

@@ -32,6 +32,8 @@ type DB struct {
 	events   *eventQueue
 	replicas *replicas // this process's own copies of the state
 
+	subscriptions *subscriptions
+
 	known       atomic.Uint64 // highest sequence number that is known to be committed
 	uploads     atomic.Uint64
 	checkpoints atomic.Uint64          // asked for so far
@@ -91,6 +93,7 @@ func Open(ctx context.Context, dir string, opts *Options) (*DB, error) {
 		return nil, fmt.Errorf("party: open %s: %w", dir, err)
 	}
 	db.replicas = newReplicas(db)
+	db.subscriptions = newSubscriptions(db)
 	db.mu.changed = make(chan struct{})
 	run, cancel := context.WithCancel(context.Background())
 	db.cancel = cancel
@@ -333,6 +336,7 @@ func (db *DB) Close() error {
 		db.mu.Unlock()
 		db.writes.close(ErrClosed)
 		db.reads.close(ErrClosed)
+		db.subscriptions.close()
 		db.cancel()
 		<-db.ended
 		db.replicas.close()

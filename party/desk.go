@@ -75,6 +75,10 @@ func (d *desk) handle(m *nats.Msg, data, out, scratch []byte) ([]byte, []byte) {
 			return out, scratch
 		case msgStatus:
 			out, err = d.status(out)
+		case msgWait:
+			if err = d.wait(m, body); err == nil {
+				return out, scratch // it is answered when there is something
+			}
 		case msgPull:
 			out, err = d.transfers.pull(body, out)
 		case msgPart:
@@ -205,6 +209,17 @@ func (l *leader) page(ctx context.Context, r *snapshot.Request, out []byte) ([]b
 	}
 	out = binary.AppendUvarint(out, l.term)
 	return r.Read(out, l.machine, l.db.opts.Pebble.Comparer)
+}
+
+func (d *desk) wait(m *nats.Msg, body []byte) error {
+	var w waitRequest
+	if err := w.decode(body, d.l.db.opts.Pebble.Comparer); err != nil {
+		return err
+	}
+	d.l.notifier.add(waiter{origin: w.Origin}, &wait{id: w.ID, after: w.After, ranges: w.Ranges, tell: func(n notice) {
+		_ = m.Respond(appendNotice(nil, w.ID, n)) // if it is lost, so is the connection
+	}})
+	return nil
 }
 
 func (d *desk) status(out []byte) ([]byte, error) {

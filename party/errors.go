@@ -35,6 +35,12 @@ var (
 	// point in time.
 	ErrSnapshotLost = errors.New("party: point in time lost with its leader")
 
+	// ErrCompacted: what every CompactedError is.
+	ErrCompacted = errors.New("party: compacted")
+
+	// ErrTruncated: what every TruncatedError is.
+	ErrTruncated = errors.New("party: truncated")
+
 	// ErrTooLarge: the batch is longer than MaxBatch. It was not applied.
 	ErrTooLarge = errors.New("party: too large")
 
@@ -70,6 +76,38 @@ var (
 // and a few bytes for each operation), that a write may have, in every role:
 // 256 MiB. Values are read back whole, so it also bounds those.
 const MaxBatch = apply.MaxBatch
+
+// CompactedError: retention has removed from the log what a subscription would
+// have had to deliver next. errors.Is(err, ErrCompacted) holds. Subscribing from
+// First goes on; what lies before must be learned by reading the database.
+type CompactedError struct {
+	First uint64 // the first sequence number that is still there
+}
+
+// Error names the first sequence number that is still there.
+func (e *CompactedError) Error() string {
+	return fmt.Sprintf("party: compacted: the log starts at sequence number %d now", e.First)
+}
+
+// Is reports whether target is ErrCompacted.
+func (e *CompactedError) Is(target error) bool { return target == ErrCompacted }
+
+// TruncatedError: a subscription asked for a number that can only be asked for
+// by who has seen entries that are gone: they were written with NoSync, and a
+// power cut took them before they were durable. errors.Is(err, ErrTruncated)
+// holds. Who undoes what it made of the events after Last can subscribe from
+// Last+1. It is also the answer to a number that was never given out yet.
+type TruncatedError struct {
+	Last uint64 // what was seen up to here is in the log
+}
+
+// Error names the last sequence number that was kept.
+func (e *TruncatedError) Error() string {
+	return fmt.Sprintf("party: truncated: what was committed after sequence number %d was lost before it was durable", e.Last)
+}
+
+// Is reports whether target is ErrTruncated.
+func (e *TruncatedError) Is(target error) bool { return target == ErrTruncated }
 
 // wrapError puts what a lower package or the file system said into this
 // package's terms, keeping the cause.

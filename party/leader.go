@@ -30,6 +30,7 @@ type leader struct {
 	address    embednats.Address
 	seq        *sequencer
 	desk       *desk
+	notifier   *notifier
 	started    time.Time
 
 	ctx    context.Context // the term's; ends with its cause

@@ -28,6 +28,7 @@ type sequencer struct {
 	word     *eventlog.Commit
 	now      func() time.Time
 	appended func(bytes int) // told how much each group added to the log
+	notifier *notifier
 
 	remote chan *nats.Msg // bundles straight from the followers
 	local  chan *job      // of this process, and remote ones that came in parts
@@ -42,7 +43,7 @@ type sequencer struct {
 
 func newSequencer(l *leader) *sequencer {
 	return &sequencer{
-		machine: l.machine, log: l.log, word: l.word, now: time.Now, appended: l.appended,
+		machine: l.machine, log: l.log, word: l.word, now: time.Now, appended: l.appended, notifier: l.notifier,
 		remote: l.station.commands, local: make(chan *job, 64),
 		conns: make(map[apply.Origin]uint64),
 	}
@@ -191,6 +192,7 @@ func (s *sequencer) append(first uint64) (refusal, err error) {
 	// brings its state up to it first; so no two readers disagree on the order.
 	s.word.SetDurable(s.log.Durable())
 	s.word.SetCommitted(seq + uint64(len(entries)) - 1)
+	s.notifier.committed(seq, entries)
 	if err := s.machine.Apply(&s.group); err != nil {
 		return nil, err
 	}

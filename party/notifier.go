@@ -1,0 +1,262 @@
+package party
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+
+	"github.com/pebbleparty/pebbleparty/apply"
+	"github.com/pebbleparty/pebbleparty/eventlog"
+)
+
+// notifier tells subscriptions that wait when there is something for them. They
+// ask each time they have read all there is, and are told once: nobody pays
+// while nobody waits.
+//
+// No wake-up is lost. Who waits puts itself on the list and then looks at the
+// commit word; the sequencer advances the word and then looks at the list. So
+// one of the two sees the other.
+type notifier struct {
+	compare pebble.Compare
+	word    *eventlog.Commit
+
+	waits atomic.Int64 // on the list: all that the sequencer looks at while there are none
+
+	mu   sync.Mutex
+	list map[waiter]*wait
+
+	rung chan struct{} // capacity 1: news is not empty
+	news struct {
+		sync.Mutex
+		entries []byte // end to end
+		marks   []mark // where each ends
+		most    uint64 // committed with what is here
+		missed  bool   // more than is kept: look at nothing, tell everybody
+	}
+
+	// Owned by run.
+	entries []byte
+	marks   []mark
+	through uint64 // what is on the list has been held against all up to here
+}
+
+// waiter is who waits: a handle over its connection, or a subscription of this
+// process.
+type waiter struct {
+	origin apply.Origin
+	here   *Subscription
+}
+
+// wait is a request to be told when something is committed behind after that
+// touches one of ranges.
+type wait struct {
+	id     uint64 // grows with each request of a waiter
+	after  uint64
+	ranges []bounds // none: everything
+	since  time.Time
+	tell   func(notice) // must not block
+}
+
+type mark struct {
+	seq uint64
+	end int
+}
+
+// notice is what a wait is told: nothing up to Through touches its ranges, the log
+// is committed up to Committed.
+type notice struct{ Through, Committed uint64 }
+
+const (
+	// newsBytes bounds what is kept for run to look at, and newsChecks how often it
+	// compares a key with a range for it. Beyond that everybody is told, and
+	// looks for himself.
+	newsBytes  = 64 << 10
+	newsChecks = 1 << 14
+
+	// noticeAfter is how long a wait stays without an answer. Those who wait then
+	// know that they have read up to where the log is now, and not retention's next
+	// victim; and waits of processes that are gone go away.
+	noticeAfter = 10 * time.Second
+)
+
+func newNotifier(l *leader) *notifier {
+	return &notifier{
+		compare: l.db.opts.Pebble.Comparer.Compare, word: l.word,
+		list: make(map[waiter]*wait), rung: make(chan struct{}, 1), through: l.word.Committed(),
+	}
+}
+
+// add puts w on the list in the place of what the same waiter asked before, or
+// tells it at once if there is something.
+func (n *notifier) add(who waiter, w *wait) {
+	w.since = time.Now()
+	n.mu.Lock()
+	if old := n.list[who]; old != nil {
+		if old.id > w.id {
+			n.mu.Unlock()
+			return // requests may overtake each other on their way here
+		}
+		n.waits.Add(-1)
+	}
+	n.list[who] = w
+	n.waits.Add(1)
+	committed := n.word.Committed()
+	if committed > w.after {
+		n.remove(who)
+	}
+	n.mu.Unlock()
+	if committed > w.after {
+		w.tell(notice{Through: w.after, Committed: committed})
+	}
+}
+
+// drop takes a waiter off the list.
+func (n *notifier) drop(who waiter) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.list[who] != nil {
+		n.remove(who)
+	}
+}
+
+func (n *notifier) remove(who waiter) {
+	delete(n.list, who)
+	n.waits.Add(-1)
+}
+
+// committed is called by the sequencer after it has advanced the commit word
+// over entries, the first of which has the sequence number first.
+func (n *notifier) committed(first uint64, entries [][]byte) {
+	if n.waits.Load() > 0 {
+		n.ring(first, entries)
+	}
+}
+
+// ring leaves the entries for run. It takes the time of a copy, and no more.
+func (n *notifier) ring(first uint64, entries [][]byte) {
+	n.news.Lock()
+	for i, e := range entries {
+		if n.news.missed = n.news.missed || len(n.news.entries)+len(e) > newsBytes; n.news.missed {
+			break
+		}
+		n.news.entries = append(n.news.entries, e...)
+		n.news.marks = append(n.news.marks, mark{first + uint64(i), len(n.news.entries)})
+	}
+	n.news.most = first + uint64(len(entries)) - 1
+	n.news.Unlock()
+	select {
+	case n.rung <- struct{}{}:
+	default:
+	}
+}
+
+// run tells those who wait, until the term ends.
+func (n *notifier) run(ctx context.Context) {
+	tick := time.NewTicker(noticeAfter / 2)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-n.rung:
+			n.look()
+		case now := <-tick.C:
+			n.refresh(now)
+		}
+	}
+}
+
+// look holds the news against the list.
+func (n *notifier) look() {
+	n.news.Lock()
+	most, missed := n.news.most, n.news.missed
+	n.entries, n.news.entries = n.news.entries, n.entries[:0]
+	n.marks, n.news.marks = n.news.marks, n.marks[:0]
+	n.news.missed = false
+	n.news.Unlock()
+
+	var told []*wait
+	var notices []notice
+	n.mu.Lock()
+	committed := n.word.Committed()
+	checks := 0
+	for who, w := range n.list {
+		if w.after >= most {
+			continue // it came after the news
+		}
+		through := most
+		if missed {
+			through = n.through
+		} else {
+			through = n.quiet(w, most, &checks)
+		}
+		if through < most {
+			n.remove(who)
+			told = append(told, w)
+			notices = append(notices, notice{max(through, w.after), committed})
+		}
+	}
+	n.through = most
+	n.mu.Unlock()
+	for i, w := range told {
+		w.tell(notices[i])
+	}
+}
+
+// quiet returns up to where the news do not touch a wait, most if none of it does.
+func (n *notifier) quiet(w *wait, most uint64, checks *int) uint64 {
+	at := 0
+	for _, m := range n.marks {
+		entry := n.entries[at:m.end]
+		at = m.end
+		if m.seq <= w.after {
+			continue
+		}
+		if len(w.ranges) == 0 || n.touches(entry, w.ranges, checks) {
+			return m.seq - 1
+		}
+	}
+	return most
+}
+
+// touches tells whether an entry touches one of ranges, as far as that may be
+// looked at.
+func (n *notifier) touches(entry []byte, ranges []bounds, checks *int) bool {
+	e, err := apply.DecodeEntry(entry)
+	if err != nil {
+		return true // whoever reads it says so
+	}
+	ops := apply.ReadOps(e.Repr)
+	for op, ok := ops.Next(); ok; op, ok = ops.Next() {
+		if *checks += len(ranges); *checks > newsChecks {
+			return true
+		}
+		for i := range ranges {
+			clipped := op
+			if ranges[i].clip(n.compare, &clipped) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// refresh answers those who have waited for long.
+func (n *notifier) refresh(now time.Time) {
+	var told []*wait
+	n.mu.Lock()
+	for who, w := range n.list {
+		if now.Sub(w.since) > noticeAfter {
+			n.remove(who)
+			told = append(told, w)
+		}
+	}
+	through, committed := n.through, n.word.Committed()
+	n.mu.Unlock()
+	for _, w := range told {
+		w.tell(notice{max(through, w.after), committed})
+	}
+}
