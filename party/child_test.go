@@ -183,6 +183,10 @@ func (p *child) serve(r request) {
 		a.N = int(p.acks.Load())
 	case "journal":
 		err = p.journal(ctx, r)
+	case "pump":
+		err = p.pump(ctx, r)
+	case "tail":
+		a.N, err = p.tail(ctx, r)
 	case "status":
 		a.Status, err = p.db.Status(ctx)
 	case "resign":
