@@ -418,4 +418,3 @@ func TestSubscription_ManyInOneHandle(t *testing.T) {
 		}
 	}
 }
-

@@ -116,7 +116,9 @@ func TestSubscription_SeesEverythingWhileLeadersDie(t *testing.T) {
 	dir, journals := newDir(t), t.TempDir()
 	c := &crew{t: t, dir: dir}
 	path := func(name string) []byte { return []byte(filepath.Join(journals, name)) }
-	tail := func(name string, from int) { c.hire(request{Op: "tail", Key: []byte("the end"), Value: path(name), N: from}) }
+	tail := func(name string, from int) {
+		c.hire(request{Op: "tail", Key: []byte("the end"), Value: path(name), N: from})
+	}
 	tail("first", 1)
 	for i := range 3 {
 		c.hire(request{Op: "pump", N: 8, Value: path(fmt.Sprintf("writer %d", i))})
