@@ -1,0 +1,114 @@
+package party_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/cockroachdb/pebble/v2"
+
+	"github.com/pebbleparty/pebbleparty/party"
+)
+
+// Everything that commits from now on, whoever writes it.
+func ExampleDB_Subscribe() {
+	ctx := context.Background()
+	db, done := exampleDB()
+	defer done()
+	s, err := db.Subscribe(ctx, nil)
+	check(err)
+	defer s.Close()
+
+	var b pebble.Batch
+	check(b.Set([]byte("fruit/apple"), []byte("red"), nil))
+	check(b.DeleteRange([]byte("leaf/"), []byte("leaf0"), nil))
+	_, err = db.Apply(ctx, &b, pebble.Sync)
+	check(err)
+
+	ev, err := s.Next(ctx)
+	check(err)
+	for _, op := range ev.Ops {
+		fmt.Printf("%s %s %s%s\n", op.Kind, op.Key, op.Value, op.End)
+	}
+	// Output:
+	// Set fruit/apple red
+	// DeleteRange leaf/ leaf0
+}
+
+// A process that keeps the number of the last event it has handled goes on there
+// when it comes back.
+func ExampleSubscription_Events() {
+	ctx := context.Background()
+	db, done := exampleDB()
+	defer done()
+	for _, v := range []string{"one", "two", "three"} {
+		check(db.Set(ctx, []byte("k"), []byte(v), nil))
+	}
+
+	handled := uint64(0)
+	follow := func(upTo string) {
+		s, err := db.Subscribe(ctx, &party.SubscribeOptions{From: handled + 1})
+		check(err)
+		defer s.Close()
+		for ev, err := range s.Events(ctx) {
+			check(err)
+			fmt.Printf("%s\n", ev.Ops[0].Value)
+			if handled = ev.Seq; string(ev.Ops[0].Value) == upTo {
+				return
+			}
+		}
+	}
+	follow("two")
+	fmt.Println("and later")
+	follow("three")
+	// Output:
+	// one
+	// two
+	// and later
+	// three
+}
+
+// Only what touches a range of keys, a DeleteRange cut down to it.
+func ExampleSubscribeOptions() {
+	ctx := context.Background()
+	db, done := exampleDB()
+	defer done()
+	s, err := db.Subscribe(ctx, &party.SubscribeOptions{LowerBound: []byte("b"), UpperBound: []byte("d")})
+	check(err)
+	defer s.Close()
+	check(db.Set(ctx, []byte("a"), []byte("outside"), nil))
+	check(db.DeleteRange(ctx, []byte("a"), []byte("z"), nil))
+	ev, err := s.Next(ctx)
+	check(err)
+	fmt.Printf("%s..%s\n", ev.Ops[0].Key, ev.Ops[0].End)
+	// Output: b..d
+}
+
+// A number that is beyond the end of the log is no reason to wait for ever.
+func ExampleTruncatedError() {
+	ctx := context.Background()
+	db, done := exampleDB()
+	defer done()
+	seq, err := db.Apply(ctx, func() *pebble.Batch {
+		b := new(pebble.Batch)
+		check(b.Set([]byte("k"), []byte("v"), nil))
+		return b
+	}(), nil)
+	check(err)
+	_, err = db.Subscribe(ctx, &party.SubscribeOptions{From: seq + 100})
+	var lost *party.TruncatedError
+	fmt.Println(errors.As(err, &lost), lost.Last == seq)
+	// Output: true true
+}
+
+func ExampleSubscription_Close() {
+	ctx := context.Background()
+	db, done := exampleDB()
+	defer done()
+	s, err := db.Subscribe(ctx, nil)
+	check(err)
+	go s.Close() // ends a Next that waits
+	_, err = s.Next(ctx)
+	fmt.Println(errors.Is(err, party.ErrClosed))
+	// Output: true
+}
