@@ -11,6 +11,8 @@ type Retention struct {
 	MaxBytes int64
 	// MaxAge is how old a record may grow: a segment goes when its newest record is older. Default: 0, no bound.
 	MaxAge time.Duration
+	// Before is a sequence number: a segment goes when all its records are below. Default: 0, none.
+	Before uint64
 }
 
 // Retain deletes the oldest segments as r says, but only whole ones, only those without a record above keep, and never
@@ -60,5 +62,5 @@ func (l *Log) expendable(r Retention, keep uint64) (first uint64, ok bool) {
 	}
 	tooMuch := r.MaxBytes > 0 && total > r.MaxBytes
 	tooOld := r.MaxAge > 0 && l.o.Now().Sub(unixNano(l.segs[1].created)) > r.MaxAge
-	return l.segs[0].first, tooMuch || tooOld
+	return l.segs[0].first, tooMuch || tooOld || l.segs[1].prev < r.Before
 }

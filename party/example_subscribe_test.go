@@ -112,3 +112,15 @@ func ExampleSubscription_Close() {
 	fmt.Println(errors.Is(err, party.ErrClosed))
 	// Output: true
 }
+
+// The log is removed in whole segments, so a small one stays as it is.
+func ExampleDB_Trim() {
+	ctx := context.Background()
+	db, done := exampleDB()
+	defer done()
+	check(db.Set(ctx, []byte("k"), []byte("v"), nil))
+	first, err := db.Trim(ctx, 2)
+	check(err)
+	fmt.Println("the log begins at", first)
+	// Output: the log begins at 1
+}
