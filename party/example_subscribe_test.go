@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"os"
 
 	"github.com/cockroachdb/pebble/v2"
 
@@ -123,4 +125,35 @@ func ExampleDB_Trim() {
 	check(err)
 	fmt.Println("the log begins at", first)
 	// Output: the log begins at 1
+}
+
+// The log as it lies on the disk, also while nobody has the database open.
+func ExampleOpenLog() {
+	ctx := context.Background()
+	dir, err := os.MkdirTemp("", "party-example")
+	check(err)
+	defer os.RemoveAll(dir)
+	db, err := party.Open(ctx, dir, nil)
+	check(err)
+	check(db.Set(ctx, []byte("k"), []byte("v"), nil))
+	check(db.Close())
+
+	l, err := party.OpenLog(dir, 0)
+	check(err)
+	defer l.Close()
+	for {
+		e, err := l.Next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		check(err)
+		fmt.Println(e.Seq, "of term", e.Term)
+		for _, op := range e.Ops {
+			fmt.Printf("%s %s %s\n", op.Kind, op.Key, op.Value)
+		}
+	}
+	// Output:
+	// 1 of term 1
+	// 2 of term 1
+	// Set k v
 }

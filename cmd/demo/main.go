@@ -30,6 +30,8 @@ type commandLine struct {
 	Scan   scanCommand   `cmd:"" help:"Print keys and values, in order."`
 	Load   loadCommand   `cmd:"" help:"Load folders (relative path → content) and tab-separated files (key TAB value)."`
 	Status statusCommand `cmd:"" help:"Print who leads and how far the log is."`
+	Watch  watchCommand  `cmd:"" help:"Print what commits, from any process, as it does, until interrupted."`
+	Log    logCommand    `cmd:"" help:"Print the log as it lies on the disk; also while nobody leads, and from a damaged directory as far as it can be read."`
 	Hold   holdCommand   `cmd:"" help:"Join and stay until interrupted, printing each change of role."`
 	Party  partyCommand  `cmd:"" default:"withargs" help:"The main job, and what happens without a command: load Go's source tree from several processes while leaders are killed, then compare."`
 	Worker workerCommand `cmd:"" hidden:"" help:"One of the main job's processes."`
