@@ -76,7 +76,6 @@ func benchKey(i int) []byte {
 type rig struct {
 	dir  string // of the database
 	db   *party.DB
-	dir  string
 	nc   *nats.Conn
 	file *os.File // preallocated
 	off  int64

@@ -91,15 +91,15 @@ func pair(t testing.TB, o *party.Options) (leader, follower *party.DB) {
 	return leader, follower
 }
 
-// both runs a test in the leader and in a follower: f gets the handle that
+// eachRole runs a test in the leader and in a follower: f gets the handle that
 // subscribes and the other one.
-func both(t *testing.T, f func(t *testing.T, db, other *party.DB)) {
+func eachRole(t *testing.T, f func(t *testing.T, db, other *party.DB)) {
 	t.Run("leader", func(t *testing.T) { l, fo := pair(t, nil); f(t, l, fo) })
 	t.Run("follower", func(t *testing.T) { l, fo := pair(t, nil); f(t, fo, l) })
 }
 
 func TestSubscription_DeliversWholeBatches(t *testing.T) {
-	both(t, func(t *testing.T, db, other *party.DB) {
+	eachRole(t, func(t *testing.T, db, other *party.DB) {
 		before := time.Now()
 		set(t, other, "before", "x")
 		s := subscribe(t, db, nil)
@@ -214,7 +214,7 @@ func TestSubscription_Bounds(t *testing.T) {
 
 // From 0 delivers no write that had returned, in any process, and all that begin later.
 func TestSubscription_FromNow(t *testing.T) {
-	both(t, func(t *testing.T, db, other *party.DB) {
+	eachRole(t, func(t *testing.T, db, other *party.DB) {
 		for i := range 200 {
 			before := applyBatch(t, other, fmt.Sprintf("Set before=%d", i))
 			s, err := db.Subscribe(within(t), nil)
@@ -229,7 +229,7 @@ func TestSubscription_FromNow(t *testing.T) {
 }
 
 func TestSubscription_From(t *testing.T) {
-	both(t, func(t *testing.T, db, other *party.DB) {
+	eachRole(t, func(t *testing.T, db, other *party.DB) {
 		var seqs []uint64
 		for i := range 10 {
 			seqs = append(seqs, applyBatch(t, other, fmt.Sprintf("Set k=%d", i)))
@@ -259,7 +259,7 @@ func TestSubscription_From(t *testing.T) {
 
 // Whatever Next waits in ends promptly, with the right error.
 func TestSubscription_Ends(t *testing.T) {
-	both(t, func(t *testing.T, db, other *party.DB) {
+	eachRole(t, func(t *testing.T, db, other *party.DB) {
 		for name, c := range map[string]struct {
 			end  func(s *party.Subscription, cancel func())
 			want error
@@ -319,7 +319,7 @@ func TestSubscription_NoWakeUpIsLost(t *testing.T) {
 	if testing.Short() {
 		rounds = 300
 	}
-	both(t, func(t *testing.T, db, other *party.DB) {
+	eachRole(t, func(t *testing.T, db, other *party.DB) {
 		s := subscribe(t, db, nil)
 		bounded := subscribe(t, db, &party.SubscribeOptions{LowerBound: []byte("k"), UpperBound: []byte("l")})
 		var all sync.WaitGroup
