@@ -32,6 +32,8 @@ type Command struct {
 	Sync bool
 	// Cond, when not nil, must hold for the command to take effect.
 	Cond *Condition
+	// Cursor: it moves a named cursor, see MoveCursor, and nothing else.
+	Cursor bool
 	// Repr is a Pebble batch representation; its sequence number is ignored.
 	Repr []byte
 }
@@ -57,7 +59,8 @@ const (
 	flagRetry
 	flagCond
 	flagAbsent
-	flagsKnown = flagSync | flagRetry | flagCond | flagAbsent
+	flagCursor
+	flagsKnown = flagSync | flagRetry | flagCond | flagAbsent | flagCursor
 )
 
 // AppendCommand appends the wire form of c to dst and returns it. Origin and
@@ -75,6 +78,9 @@ func AppendCommand(dst []byte, c *Command) []byte {
 		if c.Cond.Absent {
 			flags |= flagAbsent
 		}
+	}
+	if c.Cursor {
+		flags |= flagCursor
 	}
 	dst = append(dst, flags)
 	dst = binary.AppendUvarint(dst, c.Number)
@@ -97,7 +103,7 @@ func DecodeCommand(src []byte, c *Command) (rest []byte, err error) {
 	if flags&^flagsKnown != 0 {
 		return nil, fmt.Errorf("%w: unknown flags %#x", ErrInvalidCommand, flags)
 	}
-	c.Sync, c.Retry = flags&flagSync != 0, flags&flagRetry != 0
+	c.Sync, c.Retry, c.Cursor = flags&flagSync != 0, flags&flagRetry != 0, flags&flagCursor != 0
 	c.Number, c.Since = d.uvarint(), d.uvarint()
 	c.Cond = nil
 	if flags&flagCond != 0 {
@@ -120,6 +126,7 @@ type Entry struct {
 	Origin Origin
 	Number uint64
 	Low    uint64
+	Cursor bool // it moves a cursor; Repr says nothing of any key
 	Repr   []byte
 
 	shape shape
@@ -127,12 +134,17 @@ type Entry struct {
 
 const (
 	entryVersion = 1
+	entryCursor  = 1 // flag
 	entryFixed   = 1 + 1 + 8 + 16
 )
 
 // appendEntry appends the log form of a command to dst.
 func appendEntry(dst []byte, c *Command, nanos int64) []byte {
-	dst = append(dst, entryVersion, 0)
+	var flags byte
+	if c.Cursor {
+		flags = entryCursor
+	}
+	dst = append(dst, entryVersion, flags)
 	dst = binary.LittleEndian.AppendUint64(dst, uint64(nanos))
 	dst = append(dst, c.Origin[:]...)
 	dst = binary.AppendUvarint(dst, c.Number)
@@ -149,7 +161,7 @@ func DecodeEntry(src []byte) (Entry, error) {
 	if len(src) < entryFixed {
 		return e, fmt.Errorf("%w: %d bytes", ErrInvalidCommand, len(src))
 	}
-	if src[0] != entryVersion || src[1] != 0 {
+	if src[0] != entryVersion || src[1]&^entryCursor != 0 {
 		return e, fmt.Errorf("%w: entry version %d with flags %#x, this program knows version %d; upgrade it",
 			ErrIncompatible, src[0], src[1], entryVersion)
 	}
@@ -162,9 +174,13 @@ func DecodeEntry(src []byte) (Entry, error) {
 		return e, fmt.Errorf("%w: bad command number", ErrInvalidCommand)
 	}
 	e.Low = e.Number - below
-	e.Repr = d.src
+	e.Repr, e.Cursor = d.src, src[1] == entryCursor
 	var err error
-	e.shape, err = scanRepr(e.Repr)
+	if e.Cursor {
+		_, err = parseCursor(e.Repr)
+	} else {
+		e.shape, err = scanRepr(e.Repr)
+	}
 	return e, err
 }
 

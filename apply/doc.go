@@ -36,6 +36,8 @@
 //	<prefix> "applied" 00         sequence number u64, floor u64, time i64, slots u32
 //	<prefix> "clean" 00           sequence number u64 of the last clean Close
 //	<prefix> "s" <slot u32> 00    session: what was logged for one origin
+//	<prefix> "cursors" 00         number of cursor slots u32, absent for none
+//	<prefix> "c" <slot u32> 00    cursor: sequence number u64, name; absent for a free slot
 //
 // A session is the origin [16], then as uvarints the newest sequence number, the
 // lowest number without an answer, the floor when the session was made, and the
@@ -47,6 +49,10 @@
 //
 // # Log entries
 //
-//	version u8 = 1, flags u8 = 0, time i64 (unix nanoseconds), origin [16],
+//	version u8 = 1, flags u8, time i64 (unix nanoseconds), origin [16],
 //	number uvarint, number-low uvarint, Pebble batch representation
+//
+// Flag 1: the entry moves a named cursor. Its batch has one operation, a Set with
+// a sequence number u64 or a Delete, of the key <prefix> "n" <name> 00, which is not
+// written to Pebble as such.
 package apply

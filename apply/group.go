@@ -48,6 +48,7 @@ type Group struct {
 	entries [][]byte
 	buf     []byte // backs entries
 	records []record
+	moves   []cursorMove
 }
 
 // record is what the sessions have to learn when the group is applied.
@@ -63,7 +64,7 @@ func (m *Machine) Begin(g *Group, next uint64, now time.Time) {
 	g.sync, g.indexed, g.wipes = false, false, false
 	g.batch = nil
 	clear(g.entries)
-	g.entries, g.records = g.entries[:0], g.records[:0]
+	g.entries, g.records, g.moves = g.entries[:0], g.records[:0], g.moves[:0]
 	if cap(g.buf) > 8<<20 {
 		g.buf = nil
 	}
@@ -95,6 +96,9 @@ func (g *Group) Judge(c *Command) Answer {
 	if c.Low > c.Number || known != nil && c.Number < known.low {
 		return refused(fmt.Errorf("%w: number %d is below %d, which was answered", ErrInvalidCommand, c.Number, c.Low))
 	}
+	if c.Cursor {
+		return g.judgeCursor(c)
+	}
 	shape, err := scanRepr(c.Repr)
 	if err != nil {
 		return refused(err)
@@ -119,8 +123,13 @@ func (g *Group) Judge(c *Command) Answer {
 	if err := g.add(c.Repr, shape); err != nil {
 		return refused(err)
 	}
-	g.sync = g.sync || c.Sync
 	g.wipes = g.wipes || shape.rangeDeletes
+	return g.accept(c)
+}
+
+// accept adds the entry of a command whose effects were added.
+func (g *Group) accept(c *Command) Answer {
+	g.sync = g.sync || c.Sync
 	start := len(g.buf)
 	g.buf = appendEntry(g.buf, c, g.nanos)
 	g.entries = append(g.entries, g.buf[start:len(g.buf):len(g.buf)])
@@ -228,6 +237,9 @@ func (m *Machine) Apply(g *Group) error {
 		m.sessions.record(r.origin, r.number, r.low, seq)
 		seq++
 	}
+	for _, move := range g.moves {
+		m.cursors.move(move)
+	}
 	m.nanos = g.nanos
 	b := g.batch
 	g.batch = nil
@@ -251,6 +263,9 @@ func (m *Machine) commit(b *pebble.Batch, records []record, wipes bool, seq uint
 // book writes the bookkeeping that goes with effects up to seq. It comes after
 // the effects in the batch, so a DeleteRange among them does not reach it.
 func (m *Machine) book(b *pebble.Batch, records []record, wipes bool, seq uint64) error {
+	if err := m.cursors.book(b, wipes); err != nil {
+		return err
+	}
 	if wipes {
 		// Some range may cover keys of ours that this batch would not have
 		// written. Which ones depends on the comparer; write them all.

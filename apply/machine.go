@@ -41,6 +41,7 @@ type Machine struct {
 	// Owned by the sequencer.
 	id       eventlog.ID
 	sessions sessions
+	cursors  cursors
 	nanos    int64 // time of the last applied entry
 	clean    uint64
 
@@ -118,7 +119,7 @@ func (m *Machine) load() error {
 			return err
 		}
 	}
-	return nil
+	return m.loadCursors()
 }
 
 // appliedLen: applied u64, floor u64, time i64, session slots in use u32.

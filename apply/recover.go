@@ -130,14 +130,19 @@ func (a *applier) add(rec eventlog.Record) error {
 	if err != nil {
 		return fmt.Errorf("entry %d: %w", rec.Seq, err)
 	}
-	var b pebble.Batch
-	if err := b.SetRepr(effects(e.Repr, e.shape)); err != nil {
-		return fmt.Errorf("entry %d: %w", rec.Seq, err)
+	if e.Cursor {
+		move, _ := parseCursor(e.Repr) // DecodeEntry has checked it
+		a.m.cursors.move(move)
+	} else {
+		var b pebble.Batch
+		if err := b.SetRepr(effects(e.Repr, e.shape)); err != nil {
+			return fmt.Errorf("entry %d: %w", rec.Seq, err)
+		}
+		if err := a.batch.Apply(&b, nil); err != nil {
+			return fmt.Errorf("entry %d: %w", rec.Seq, err)
+		}
+		a.wipes = a.wipes || e.shape.rangeDeletes
 	}
-	if err := a.batch.Apply(&b, nil); err != nil {
-		return fmt.Errorf("entry %d: %w", rec.Seq, err)
-	}
-	a.wipes = a.wipes || e.shape.rangeDeletes
 	a.m.sessions.record(e.Origin, e.Number, e.Low, rec.Seq)
 	a.m.nanos = e.Time.UnixNano()
 	a.records = append(a.records, record{e.Origin, e.Number, e.Low})
