@@ -11,6 +11,10 @@ type Retention struct {
 	MaxBytes int64
 	// MaxAge is how old a record may grow: a segment goes when its newest record is older. Default: 0, no bound.
 	MaxAge time.Duration
+	// Hold is up to where readers that come back have read: MaxBytes and MaxAge leave what is behind it, as long as that
+	// keeps no more than HoldBytes. Default: no such readers, for HoldBytes of 0.
+	Hold      uint64
+	HoldBytes int64
 	// Before is a sequence number: a segment goes when all its records are below. Default: 0, none.
 	Before uint64
 }
@@ -56,11 +60,21 @@ func (l *Log) expendable(r Retention, keep uint64) (first uint64, ok bool) {
 	if len(l.segs) < 2 || l.segs[1].prev > keep {
 		return 0, false
 	}
-	var total int64
+	if l.segs[1].prev < r.Before {
+		return l.segs[0].first, true
+	}
+	var total, beyond int64 // of all; of those that are too much or too old
 	for i := range l.segs {
 		total += l.segs[i].size
 	}
-	tooMuch := r.MaxBytes > 0 && total > r.MaxBytes
-	tooOld := r.MaxAge > 0 && l.o.Now().Sub(unixNano(l.segs[1].created)) > r.MaxAge
-	return l.segs[0].first, tooMuch || tooOld || l.segs[1].prev < r.Before
+	for i := 0; i < len(l.segs)-1 && l.segs[i+1].prev <= keep; i++ {
+		tooMuch := r.MaxBytes > 0 && total-beyond > r.MaxBytes
+		tooOld := r.MaxAge > 0 && l.o.Now().Sub(unixNano(l.segs[i+1].created)) > r.MaxAge
+		if !tooMuch && !tooOld {
+			break
+		}
+		beyond += l.segs[i].size
+	}
+	held := r.HoldBytes > 0 && l.segs[1].prev > r.Hold && beyond <= r.HoldBytes
+	return l.segs[0].first, beyond > 0 && !held
 }

@@ -185,6 +185,8 @@ func (p *child) serve(r request) {
 		err = p.journal(ctx, r)
 	case "pump":
 		err = p.pump(ctx, r)
+	case "work":
+		err = p.work(ctx, r)
 	case "tail":
 		a.N, err = p.tail(ctx, r)
 	case "status":

@@ -79,6 +79,9 @@ func (d *desk) handle(m *nats.Msg, data, out, scratch []byte) ([]byte, []byte) {
 			if err = d.wait(m, body); err == nil {
 				return out, scratch // it is answered when there is something
 			}
+		case msgCursors:
+			out, err = d.l.cursors(d.l.ctx, appendHeader(out, msgCursorList))
+			err = termOver(err)
 		case msgTrim:
 			d.l.work.Go(func() { d.trim(m, body) }) // it waits for a flush
 			return out, scratch

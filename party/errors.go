@@ -41,6 +41,13 @@ var (
 	// ErrTruncated: what every TruncatedError is.
 	ErrTruncated = errors.New("party: truncated")
 
+	// ErrCursorLost: the name of a subscription was dropped while it had it.
+	// Nothing was acknowledged.
+	ErrCursorLost = errors.New("party: cursor lost")
+
+	// ErrCursors: there are MaxCursors named subscriptions already; drop one.
+	ErrCursors = errors.New("party: too many named subscriptions")
+
 	// ErrTooLarge: the batch is longer than MaxBatch. It was not applied.
 	ErrTooLarge = errors.New("party: too large")
 
@@ -116,6 +123,8 @@ func wrapError(err error) error {
 	switch {
 	case err == nil:
 		return nil
+	case errors.Is(err, apply.ErrCursors):
+		sentinel = ErrCursors
 	case errors.Is(err, apply.ErrReservedKey):
 		sentinel = ErrReservedKey
 	case errors.Is(err, apply.ErrTooLarge), errors.Is(err, eventlog.ErrTooLarge):

@@ -157,3 +157,45 @@ func ExampleOpenLog() {
 	// 2 of term 1
 	// Set k v
 }
+
+// A worker that goes on behind its last Ack, whichever process it was in.
+func ExampleSubscription_Ack() {
+	ctx := context.Background()
+	db, done := exampleDB()
+	defer done()
+	work := func() {
+		s, err := db.Subscribe(ctx, &party.SubscribeOptions{Name: "mailer", From: 1})
+		check(err)
+		defer s.Close()
+		ev, err := s.Next(ctx)
+		check(err)
+		fmt.Printf("%s\n", ev.Ops[0].Key)
+		check(s.Ack(ctx, ev.Seq))
+	}
+	check(db.Set(ctx, []byte("first"), nil, nil))
+	check(db.Set(ctx, []byte("second"), nil, nil))
+	work()
+	work()
+	// Output:
+	// first
+	// second
+}
+
+func ExampleDB_DropCursor() {
+	ctx := context.Background()
+	db, done := exampleDB()
+	defer done()
+	s, err := db.Subscribe(ctx, &party.SubscribeOptions{Name: "mailer"})
+	check(err)
+	check(s.Close())
+	st, err := db.Status(ctx)
+	check(err)
+	fmt.Println(len(st.Cursors), st.Cursors[0].Name)
+	check(db.DropCursor(ctx, "mailer"))
+	st, err = db.Status(ctx)
+	check(err)
+	fmt.Println(len(st.Cursors))
+	// Output:
+	// 1 mailer
+	// 0
+}

@@ -3,6 +3,7 @@ package party
 import (
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"strings"
 	"time"
@@ -27,7 +28,8 @@ const keepEvery = time.Minute
 // when much is unflushed, removes what retention lets go, and forgets transfers
 // that nobody comes for.
 func (l *leader) keep() {
-	retention := eventlog.Retention{MaxBytes: l.db.opts.Retention.MaxBytes, MaxAge: l.db.opts.Retention.MaxAge}
+	o := l.db.opts.Retention
+	retention := eventlog.Retention{MaxBytes: o.MaxBytes, MaxAge: o.MaxAge, HoldBytes: o.CursorBytes}
 	tick := time.NewTicker(keepEvery)
 	defer tick.Stop()
 	sweep := time.NewTicker(transferIdle)
@@ -83,6 +85,12 @@ func (l *leader) stayVisible() {
 
 func (l *leader) retain(r eventlog.Retention) {
 	durable, err := l.machine.Durable()
+	if r.HoldBytes > 0 {
+		r.Hold = math.MaxUint64
+		for _, c := range l.machine.Cursors() {
+			r.Hold = min(r.Hold, c.Seq)
+		}
+	}
 	if err == nil {
 		err = l.log.Retain(r, l.holds.keep(durable, time.Now()))
 	}

@@ -38,7 +38,7 @@ type LogEntry struct {
 	Term   uint64    // of the leader that wrote it
 	Time   time.Time // by that leader's clock
 	Origin string    // identity of the handle whose write it is, in hexadecimal; "" for the record that begins a term
-	Ops    []Op      // nil for the record that begins a term
+	Ops    []Op      // nil for the record that begins a term, and for an Ack of a named subscription
 }
 
 // OpenLog opens the log of the database in dir to read it from the sequence
@@ -90,8 +90,11 @@ func (l *LogReader) Next() (LogEntry, error) {
 	if err != nil {
 		return LogEntry{}, l.wrap(fmt.Errorf("entry %d: %w", rec.Seq, err))
 	}
-	ev, _ := newEvent(rec.Seq, &entry, &bounds{}, nil)
-	e.Time, e.Origin, e.Ops = entry.Time, entry.Origin.String(), ev.Ops
+	e.Time, e.Origin = entry.Time, entry.Origin.String()
+	if !entry.Cursor {
+		ev, _ := newEvent(rec.Seq, &entry, &bounds{}, nil)
+		e.Ops = ev.Ops
+	}
 	return e, nil
 }
 

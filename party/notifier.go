@@ -215,6 +215,9 @@ func (n *notifier) quiet(w *wait, most uint64, checks *int) uint64 {
 		if m.seq <= w.after {
 			continue
 		}
+		if apply.MovesCursor(entry) {
+			continue // else a worker's Ack would wake it
+		}
 		if len(w.ranges) == 0 || n.touches(entry, w.ranges, checks) {
 			return m.seq - 1
 		}

@@ -50,6 +50,11 @@ type Retention struct {
 	MaxBytes int64
 	// MaxAge bounds the age of entries. The default, 0, means no bound.
 	MaxAge time.Duration
+	// CursorBytes is how many bytes of log that are too much or too old are kept
+	// all the same while a named subscription has not acknowledged them. The
+	// default, 0, keeps none; there is no way to keep all, as a name that nobody
+	// comes back for would fill the disk.
+	CursorBytes int64
 }
 
 const defaultRetentionBytes = 256 << 20
@@ -134,6 +139,7 @@ func prepare(o *Options) (Options, error) {
 	fault(c.Pebble.Lock != nil, "Pebble.Lock: party locks the directory itself")
 	fault(vfs.Root(c.Pebble.FS) != vfs.Default, "Pebble.FS: other processes must find the files: it has to be vfs.Default or wrap it")
 	fault(c.Pebble.ErrorIfExists, "Pebble.ErrorIfExists: the next leader has to open what exists")
+	fault(c.Retention.CursorBytes < 0, "Retention.CursorBytes is negative (%d)", c.Retention.CursorBytes)
 	fault(c.Retention.MaxAge < 0, "Retention.MaxAge is negative (%s)", c.Retention.MaxAge)
 	return c, errors.Join(faults...)
 }

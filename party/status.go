@@ -22,6 +22,9 @@ type Status struct {
 	Responding bool
 	Database   string // identity of the database, in hexadecimal
 	Followers  int    // connections to the leader
+	// Cursors are the named subscriptions, in the order of their names; nil if the
+	// leader does not answer.
+	Cursors []CursorStatus
 }
 
 // statusPatience is how long Status waits for a leader.
@@ -41,6 +44,9 @@ func (db *DB) Status(ctx context.Context) (Status, error) {
 			return db.statusFromFiles(ctx, err)
 		}
 		st, err := db.askStatus(limited, s)
+		if err == nil {
+			st.Cursors, err = db.cursorStatus(limited)
+		}
 		if err == nil {
 			return st, nil
 		}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"iter"
 	"sync"
+	"sync/atomic"
 
 	"github.com/cockroachdb/pebble/v2"
 
@@ -27,6 +28,13 @@ type SubscribeOptions struct {
 	// event has only the operations that touch the range, and a DeleteRange is
 	// clipped to it. Events without any are skipped.
 	LowerBound, UpperBound []byte
+
+	// Name, of at most MaxCursorName bytes, makes the subscription one that the
+	// database remembers: it begins behind what was acknowledged (Ack) under that
+	// name, in whatever process; From counts the first time only. One subscription
+	// at a time owns a name, in all processes; Subscribe waits until the one
+	// before is closed or its process has died (a stopped one keeps it), or ctx ends.
+	Name string
 }
 
 // Subscription delivers every committed batch once, in the order in which they
@@ -45,6 +53,9 @@ type Subscription struct {
 	compare pebble.Compare
 	done    chan struct{} // closed by Close
 	told    chan notice   // capacity 1: from whoever has news while this one waits
+	cursor  *cursor       // nil without a name
+
+	delivered atomic.Uint64 // the last event
 
 	closing sync.Once
 
@@ -82,28 +93,48 @@ func (db *DB) Subscribe(ctx context.Context, o *SubscribeOptions) (*Subscription
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	committed := db.committed()
-	if o.From == 0 || o.From > committed+1 {
+	from := o.From
+	if o.Name != "" {
 		var err error
-		if committed, err = db.askCommitted(ctx); err != nil {
+		if s.cursor, err = db.own(ctx, o.Name); err != nil {
+			return nil, fmt.Errorf("party: subscribe: %w", err)
+		}
+		if from, err = s.cursor.place(ctx, db, from); err != nil {
+			s.release()
 			return nil, err
 		}
+		s.delivered.Store(s.cursor.acked)
 	}
-	if o.From > committed+1 {
-		return nil, &TruncatedError{Last: committed}
-	}
-	if s.turn.next, s.turn.limit = o.From, committed; o.From == 0 {
-		s.turn.next = committed + 1
-	}
-	err := s.begin()
-	if err == nil && !db.subscriptions.add(s) {
-		err = ErrClosed
-	}
-	if err != nil {
+	if err := s.enter(ctx, from); err != nil {
 		s.release()
 		return nil, err
 	}
 	return s, nil
+}
+
+// enter goes to the sequence number from, 0 for what commits from now on.
+func (s *Subscription) enter(ctx context.Context, from uint64) error {
+	db := s.db
+	committed := db.committed()
+	if from == 0 || from > committed+1 {
+		var err error
+		if committed, err = db.askCommitted(ctx); err != nil {
+			return err
+		}
+	}
+	if from > committed+1 {
+		return &TruncatedError{Last: committed}
+	}
+	if s.turn.next, s.turn.limit = from, committed; from == 0 {
+		s.turn.next = committed + 1
+	}
+	if err := s.begin(); err != nil {
+		return err
+	}
+	if !db.subscriptions.add(s) {
+		return ErrClosed
+	}
+	return nil
 }
 
 // askCommitted returns up to where the log is committed at some moment after the
@@ -192,6 +223,9 @@ func (s *Subscription) Next(ctx context.Context) (Event, error) {
 			continue
 		}
 		ev, ok, err := s.event(&rec)
+		if ok {
+			s.delivered.Store(ev.Seq)
+		}
 		if ok || err != nil {
 			return ev, err
 		}
@@ -222,11 +256,16 @@ func (s *Subscription) Close() error {
 	return nil
 }
 
-// release closes the reader once Next has left.
+// release closes the reader once Next has left, and lets the name go. An Ack that
+// is under way cannot take anything from the next owner: it moves the cursor only
+// from where this one left it.
 func (s *Subscription) release() {
 	s.turn.Lock()
 	defer s.turn.Unlock()
 	s.drop()
+	if s.cursor != nil {
+		_ = s.cursor.lock.unlock() // closing the file unlocks it, whatever is said
+	}
 }
 
 func (s *Subscription) drop() {
@@ -266,7 +305,9 @@ func (s *Subscription) event(rec *eventlog.Record) (ev Event, ok bool, err error
 			s.turn.err = wrapError(fmt.Errorf("party: entry %d of the log: %w", rec.Seq, err))
 			return Event{}, false, s.turn.err
 		}
-		ev, ok = newEvent(rec.Seq, &e, &s.bounds, s.compare)
+		if !e.Cursor { // nobody's business
+			ev, ok = newEvent(rec.Seq, &e, &s.bounds, s.compare)
+		}
 	}
 	s.turn.next = rec.Seq + 1
 	return ev, ok, nil

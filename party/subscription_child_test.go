@@ -172,3 +172,48 @@ func (p *child) tail(ctx context.Context, r request) (int, error) {
 	}
 	return n, errors.New("the events ended")
 }
+
+// work takes events under the name Key until it sees a batch with the key "the
+// end", which it does not acknowledge, and acknowledges every third. It keeps a
+// journal in the file Value: of each event it got, and, with a hash of 0, of each
+// that it acknowledged.
+func (p *child) work(ctx context.Context, r request) error {
+	s, err := p.db.Subscribe(ctx, &party.SubscribeOptions{From: 1, Name: string(r.Key)})
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	f, err := os.OpenFile(string(r.Value), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if err := appendPair(f, 0, uint64(os.Getpid())); err != nil { // who works from here on
+		return err
+	}
+	n := 0
+	for ev, err := range s.Events(ctx) {
+		var hash uint64
+		if err == nil {
+			hash, err = hashEvent(ev)
+		}
+		if err == nil {
+			err = appendPair(f, ev.Seq, hash)
+		}
+		if err != nil {
+			return err
+		}
+		if string(ev.Ops[0].Key) == "the end" {
+			return nil
+		}
+		if n++; n%3 == 0 {
+			if err := s.Ack(ctx, ev.Seq); err != nil {
+				return err
+			}
+			if err := appendPair(f, ev.Seq, 0); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}

@@ -300,6 +300,7 @@ var wireErrors = []error{
 	8:  errGone,
 	9:  errWire,
 	10: ErrSnapshotLost,
+	11: ErrCursors,
 }
 
 // maxErrorText bounds the text of an error in a message, in bytes.

@@ -17,6 +17,7 @@ type watchCommand struct {
 	Dir    string `arg:"" help:"The database."`
 	From   uint64 `help:"The first sequence number wanted; 0 is what commits from now on." placeholder:"N"`
 	Prefix string `help:"Only keys that begin with this." placeholder:"P"`
+	Name   string `help:"Go on where the last watch of this name stopped; one process at a time has a name." placeholder:"NAME"`
 	JSON   bool   `name:"json" help:"Print one JSON object for each batch."`
 }
 
@@ -34,7 +35,7 @@ func (c *watchCommand) Run(s *session) error {
 }
 
 func (c *watchCommand) watch(ctx context.Context, h *handle) error {
-	o := &party.SubscribeOptions{From: c.From}
+	o := &party.SubscribeOptions{From: c.From, Name: c.Name}
 	if c.Prefix != "" {
 		o.LowerBound = []byte(c.Prefix)
 		o.UpperBound = successor(o.LowerBound)
@@ -55,6 +56,9 @@ func (c *watchCommand) watch(ctx context.Context, h *handle) error {
 		}
 		if err == nil {
 			err = w.Flush()
+		}
+		if err == nil && c.Name != "" {
+			err = h.ask(func(ctx context.Context) error { return sub.Ack(ctx, ev.Seq) })
 		}
 		if err != nil {
 			return errors.Join(err, sub.Close())
