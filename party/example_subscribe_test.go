@@ -199,3 +199,35 @@ func ExampleDB_DropCursor() {
 	// 1 mailer
 	// 0
 }
+
+// A cache that another process could keep: first what is there, then what changes.
+func ExampleDB_Watch() {
+	ctx := context.Background()
+	db, done := exampleDB()
+	defer done()
+	check(db.Set(ctx, []byte("fruit/apple"), []byte("red"), nil))
+
+	w, err := db.Watch(ctx, &party.WatchOptions{LowerBound: []byte("fruit/"), UpperBound: []byte("fruit0")})
+	check(err)
+	defer w.Close()
+	cache := make(map[string]string)
+	for c, err := range w.All(ctx) {
+		check(err)
+		switch c.Kind {
+		case party.ChangeKey:
+			cache[string(c.Key)] = string(c.Value)
+		case party.ChangeReady:
+			fmt.Println("ready:", cache)
+			check(db.Set(ctx, []byte("fruit/lemon"), []byte("yellow"), nil))
+		case party.ChangeEvent:
+			for _, op := range c.Event.Ops {
+				cache[string(op.Key)] = string(op.Value) // here only Sets
+			}
+			fmt.Println("now:", cache)
+			return
+		}
+	}
+	// Output:
+	// ready: map[fruit/apple:red]
+	// now: map[fruit/apple:red fruit/lemon:yellow]
+}
