@@ -29,6 +29,10 @@ func (m *Machine) Checkpoint(dir string) error {
 	}
 	fs.away.begin(dir, fs.PathDir(dir))
 	defer fs.away.end(dir)
+	// What Pebble has put off as it opened is copied too.
+	if err := fs.settling.waitUnless(fs.away.stop); err != nil {
+		return err
+	}
 	return m.store.call(func() error { return m.store.db.Checkpoint(dir) })
 }
 
@@ -36,8 +40,9 @@ func (m *Machine) Checkpoint(dir string) error {
 // they are not the state: there a full disk is the failure of the checkpoint and
 // nothing that Pebble has to survive, and nothing has to be durable.
 type away struct {
-	over  atomic.Bool  // the machine was stopped: no checkpoint goes on
-	count atomic.Int64 // of dirs; usually zero, so that asking costs nothing
+	stop  chan struct{} // closed when the machine was stopped: no checkpoint goes on
+	once  sync.Once     // to close it
+	count atomic.Int64  // of dirs; usually zero, so that asking costs nothing
 
 	mu   sync.Mutex
 	dirs map[string]string // to the folder above
@@ -77,15 +82,20 @@ func (a *away) has(name string) bool {
 
 // do runs an operation on a file of a checkpoint.
 func (a *away) do(op func() error) error {
-	if a.over.Load() {
+	select {
+	case <-a.stop:
 		return ErrStopped
+	default:
+		return op()
 	}
-	return op()
 }
+
+// over ends all checkpoints.
+func (a *away) over() { a.once.Do(func() { close(a.stop) }) }
 
 // awayFile is a file or folder of a checkpoint.
 type awayFile struct {
-	vfs.File
+	unsyncedFile
 	away *away
 }
 
@@ -94,7 +104,7 @@ func (a *away) wrap(f vfs.File, err error) (vfs.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &awayFile{File: f, away: a}, nil
+	return &awayFile{unsyncedFile{f}, a}, nil
 }
 
 func (f *awayFile) Write(p []byte) (n int, err error) {
@@ -104,7 +114,3 @@ func (f *awayFile) Write(p []byte) (n int, err error) {
 	})
 	return n, err
 }
-
-func (f *awayFile) Sync() error                { return nil }
-func (f *awayFile) SyncData() error            { return nil }
-func (f *awayFile) SyncTo(int64) (bool, error) { return false, nil }

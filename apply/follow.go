@@ -7,6 +7,7 @@ import (
 	"math"
 
 	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/pebbleparty/pebbleparty/eventlog"
 )
@@ -40,6 +41,10 @@ func OpenFollower(dir string, o *pebble.Options, log *slog.Logger) (*Machine, er
 	// nothing: what was not flushed comes from the event log.
 	c.WALDir, c.WALFailover, c.WALRecoveryDirs = "", nil, nil
 	c.Unsafe.AllowMissingWALDirs = true
+	if c.FS == nil {
+		c.FS = vfs.Default
+	}
+	c.FS = unsyncedFS{c.FS}
 	return Open(dir, c, nil, log)
 }
 

@@ -52,7 +52,7 @@ type guardFS struct {
 const spacePoll = 50 * time.Millisecond
 
 func newGuardFS(fs vfs.FS) *guardFS {
-	return &guardFS{FS: fs, settling: newSettling(), stop: make(chan struct{})}
+	return &guardFS{FS: fs, settling: newSettling(), stop: make(chan struct{}), away: away{stop: make(chan struct{})}}
 }
 
 // lower puts the fence down and returns once no operation is under way behind it.

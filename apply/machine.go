@@ -220,7 +220,7 @@ func (m *Machine) WaitApplied(ctx context.Context, seq uint64) error {
 // Stop makes WaitApplied give up with err for what is not applied yet, and
 // checkpoints that are being made end with ErrStopped.
 func (m *Machine) Stop(err error) {
-	m.store.fs.away.over.Store(true)
+	m.store.fs.away.over()
 	m.wait.Lock()
 	defer m.wait.Unlock()
 	if m.wait.failed == nil {

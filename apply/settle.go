@@ -78,6 +78,18 @@ func (s *settling) wait() error {
 	return s.err
 }
 
+// waitUnless is wait, but gives up with ErrStopped when stop is closed: on a full
+// disk it can take as long as that is.
+func (s *settling) waitUnless(stop <-chan struct{}) error {
+	s.once.Do(func() { close(s.wanted) })
+	select {
+	case <-s.done:
+		return s.err
+	case <-stop:
+		return ErrStopped
+	}
+}
+
 // close closes a file in its turn.
 func (s *settling) close(op func() error) error {
 	if s.note(pendingOp{run: op, free: true}) {
