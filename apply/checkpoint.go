@@ -24,12 +24,9 @@ func (m *Machine) Checkpoint(dir string) error {
 		return err
 	}
 	fs := m.store.fs
-	if err := fs.settling.wait(); err != nil { // it copies the options file by its name
-		return err
-	}
 	fs.away.begin(dir, fs.PathDir(dir))
 	defer fs.away.end(dir)
-	// What Pebble has put off as it opened is copied too.
+	// It copies the options file and the manifest by their names.
 	if err := fs.settling.waitUnless(fs.away.stop); err != nil {
 		return err
 	}

@@ -35,6 +35,7 @@
 //	<prefix> "id" 00              version u32, database id [16]
 //	<prefix> "applied" 00         sequence number u64, floor u64, time i64, slots u32
 //	<prefix> "clean" 00           sequence number u64 of the last clean Close
+//	<prefix> "restored" 00        of a backup: database id [16], sequence number u64
 //	<prefix> "s" <slot u32> 00    session: what was logged for one origin
 //	<prefix> "cursors" 00         number of cursor slots u32, absent for none
 //	<prefix> "c" <slot u32> 00    cursor: sequence number u64, name; absent for a free slot
@@ -44,7 +45,7 @@
 // count of runs; each run is a number, the sequence number it was logged as, and
 // how many follow both.
 //
-// Integers are little endian, the slot is big endian. "id" and "clean" are not derived from the log;
+// Integers are little endian, the slot is big endian. "id", "clean" and "restored" are not derived from the log;
 // all else is.
 //
 // # Log entries

@@ -16,9 +16,11 @@ import (
 // store is an open Pebble database with its own write-ahead log off, and what
 // it takes to be rid of it when it breaks.
 type store struct {
-	db  *pebble.DB
-	fs  *guardFS
-	log *slog.Logger
+	dir  string
+	db   *pebble.DB
+	opts *pebble.Options
+	fs   *guardFS
+	log  *slog.Logger
 
 	flushed   chan struct{} // capacity 1: a flush has ended
 	failing   chan error    // capacity 1: the newest failure of a background job
@@ -34,7 +36,7 @@ type store struct {
 // openStore opens Pebble in dir. lock is Pebble's own lock on dir, held by the
 // caller.
 func openStore(dir string, user *pebble.Options, lock *pebble.Lock, log *slog.Logger) (*store, error) {
-	s := &store{log: log, flushed: make(chan struct{}, 1), failing: make(chan error, 1), fatal: make(chan struct{}), stuck: make(chan struct{})}
+	s := &store{dir: dir, log: log, flushed: make(chan struct{}, 1), failing: make(chan error, 1), fatal: make(chan struct{}), stuck: make(chan struct{})}
 	o := user.Clone()
 	if o == nil {
 		o = &pebble.Options{}
@@ -62,6 +64,7 @@ func openStore(dir string, user *pebble.Options, lock *pebble.Lock, log *slog.Lo
 		o.Experimental.CompactionScheduler = held
 	}
 	s.listen(o)
+	s.opts = o
 	if err := s.open(dir, o); err != nil {
 		s.fs.settling.opened()
 		_ = s.fs.settling.finish(true) // only closes files

@@ -1,8 +1,10 @@
 package party_test
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -212,4 +214,32 @@ func TestSnapshot_DiskFull(t *testing.T) {
 	}
 	must(t, s.Close())
 	must(t, full.Close())
+}
+
+func TestRestore_DiskFull(t *testing.T) {
+	disk, dir := smallDisk(t, 48<<20)
+	db := open(t, dir, nil)
+	noise := rand.NewChaCha8([32]byte{1}) // no table makes it smaller
+	for i := range 8 {
+		value := make([]byte, 1<<20)
+		_, _ = noise.Read(value)
+		must(t, db.Set(within(t), fmt.Appendf(nil, "k%d", i), value, nil))
+	}
+	var stream bytes.Buffer
+	seq, err := db.Backup(within(t), &stream)
+	must(t, err)
+	filler := fillDisk(t, disk, 4<<20)
+	above := filepath.Join(disk, "other")
+	must(t, os.Mkdir(above, 0o700))
+	target := filepath.Join(above, "db")
+	_, err = party.Restore(within(t), bytes.NewReader(stream.Bytes()), target)
+	want(t, err, party.ErrDiskFull)
+	if entries, err := os.ReadDir(above); err != nil || len(entries) > 0 {
+		t.Errorf("%v is left, %v", entries, err)
+	}
+	must(t, os.Remove(filler))
+	restore(t, stream.Bytes(), target, nil, seq)
+	if n := len(plainKeys(t, target, nil)); n != 8 {
+		t.Errorf("%d keys", n)
+	}
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/pebbleparty/pebbleparty/apply"
 	"github.com/pebbleparty/pebbleparty/eventlog"
+	"github.com/pebbleparty/pebbleparty/snapshot"
 )
 
 // What a call can fail with, besides the error of its context, what the file
@@ -71,6 +72,14 @@ var (
 	// the offset and the sequence number. No key was changed.
 	ErrCorrupt = errors.New("party: corrupt")
 
+	// ErrNotEmpty: a full backup can be restored into an empty or missing folder
+	// only. Nothing was changed.
+	ErrNotEmpty = errors.New("party: the folder is not empty")
+
+	// ErrBackupGap: an incremental backup does not continue what is in the folder.
+	// Nothing was changed.
+	ErrBackupGap = errors.New("party: the incremental backup does not continue what is there")
+
 	// ErrInUse: a program that does not use party has the database open.
 	ErrInUse = errors.New("party: opened by a program that does not use party")
 
@@ -131,11 +140,16 @@ func wrapError(err error) error {
 		sentinel = ErrTooLarge
 	case errors.Is(err, apply.ErrUnsupported), errors.Is(err, apply.ErrInvalidBatch):
 		sentinel = ErrUnsupported
-	case errors.Is(err, apply.ErrIncompatible), errors.Is(err, eventlog.ErrVersion):
+	case errors.Is(err, apply.ErrIncompatible), errors.Is(err, eventlog.ErrVersion),
+		errors.Is(err, snapshot.ErrVersion):
 		sentinel = ErrIncompatible
 	case errors.Is(err, apply.ErrCorrupt), errors.Is(err, eventlog.ErrCorrupt), errors.Is(err, eventlog.ErrForeign),
-		pebble.IsCorruptionError(err):
+		errors.Is(err, snapshot.ErrDamaged), pebble.IsCorruptionError(err):
 		sentinel = ErrCorrupt
+	case errors.Is(err, snapshot.ErrNotEmpty):
+		sentinel = ErrNotEmpty
+	case errors.Is(err, snapshot.ErrGap):
+		sentinel = ErrBackupGap
 	case vfs.IsNoSpaceError(err):
 		sentinel = ErrDiskFull
 	default:

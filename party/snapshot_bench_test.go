@@ -1,6 +1,9 @@
 package party_test
 
 import (
+	"bytes"
+	"crypto/sha256"
+	"io"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -103,6 +106,38 @@ func BenchmarkSnapshot(b *testing.B) {
 				b.Fatal(n)
 			}
 		})
+	})
+	b.Run("backup", func(b *testing.B) {
+		pairs(b, func(int) {
+			_, err := r.db.Backup(ctx, io.Discard)
+			must(b, err)
+		}, func(int) {
+			it, err := plain.NewIter(nil)
+			must(b, err)
+			h := sha256.New()
+			for ok := it.First(); ok; ok = it.Next() {
+				h.Write(it.Key())
+				h.Write(it.Value())
+			}
+			must(b, it.Close())
+		})
+	})
+	b.Run("restore", func(b *testing.B) {
+		var stream bytes.Buffer
+		_, err := r.db.Backup(ctx, &stream)
+		must(b, err)
+		root := b.TempDir()
+		for i := 0; b.Loop(); i++ {
+			_, err := party.Restore(ctx, bytes.NewReader(stream.Bytes()), filepath.Join(root, strconv.Itoa(i)))
+			must(b, err)
+		}
+		b.SetBytes(int64(stream.Len()))
+	})
+	b.Run("verify", func(b *testing.B) {
+		for b.Loop() {
+			_, err := party.Verify(ctx, r.dir)
+			must(b, err)
+		}
 	})
 }
 

@@ -71,6 +71,11 @@ func orderings() []ordering {
 	}
 }
 
+func keySchema() (string, map[string]*pebble.KeySchema) {
+	name := cockroachkvs.KeySchema.Name
+	return name, map[string]*pebble.KeySchema{name: &cockroachkvs.KeySchema}
+}
+
 // filled returns a machine with some keys and some sessions of ours, part of it
 // flushed, and what callers may see, in order.
 func filled(t testing.TB, o ordering, rng *rand.Rand) (*apply.Machine, []snapshot.Pair) {
@@ -80,8 +85,7 @@ func filled(t testing.TB, o ordering, rng *rand.Rand) (*apply.Machine, []snapsho
 	po := &pebble.Options{FS: fs, Comparer: o.cmp, MemTableSize: 64 << 10}
 	if o.name == "cockroachkvs" {
 		po.FormatMajorVersion = pebble.FormatNewest // columnar blocks, by its own schema
-		po.KeySchema = cockroachkvs.KeySchema.Name
-		po.KeySchemas = map[string]*pebble.KeySchema{po.KeySchema: &cockroachkvs.KeySchema}
+		po.KeySchema, po.KeySchemas = keySchema()
 	}
 	lock, err := pebble.LockDirectory("/db", fs)
 	must(t, err)

@@ -23,18 +23,21 @@ import (
 type commandLine struct {
 	Timeout time.Duration `default:"30s" help:"Give up when the database has not answered for this long; 0 waits for ever."`
 
-	Put    putCommand    `cmd:"" help:"Set a key."`
-	Get    getCommand    `cmd:"" help:"Print the value of a key, as it is."`
-	Del    delCommand    `cmd:"" help:"Delete a key, which need not exist."`
-	Cas    casCommand    `cmd:"" help:"Compare and swap: set or delete a key if its value is as expected."`
-	Scan   scanCommand   `cmd:"" help:"Print keys and values, in order."`
-	Load   loadCommand   `cmd:"" help:"Load folders (relative path → content) and tab-separated files (key TAB value)."`
-	Status statusCommand `cmd:"" help:"Print who leads and how far the log is."`
-	Watch  watchCommand  `cmd:"" help:"Print what commits, from any process, as it does, until interrupted."`
-	Log    logCommand    `cmd:"" help:"Print the log as it lies on the disk; also while nobody leads, and from a damaged directory as far as it can be read."`
-	Hold   holdCommand   `cmd:"" help:"Join and stay until interrupted, printing each change of role."`
-	Party  partyCommand  `cmd:"" default:"withargs" help:"The main job, and what happens without a command: load Go's source tree from several processes while leaders are killed, then compare."`
-	Worker workerCommand `cmd:"" hidden:"" help:"One of the main job's processes."`
+	Put     putCommand     `cmd:"" help:"Set a key."`
+	Get     getCommand     `cmd:"" help:"Print the value of a key, as it is."`
+	Del     delCommand     `cmd:"" help:"Delete a key, which need not exist."`
+	Cas     casCommand     `cmd:"" help:"Compare and swap: set or delete a key if its value is as expected."`
+	Scan    scanCommand    `cmd:"" help:"Print keys and values, in order."`
+	Load    loadCommand    `cmd:"" help:"Load folders (relative path → content) and tab-separated files (key TAB value)."`
+	Status  statusCommand  `cmd:"" help:"Print who leads and how far the log is."`
+	Watch   watchCommand   `cmd:"" help:"Print what commits, from any process, as it does, until interrupted."`
+	Log     logCommand     `cmd:"" help:"Print the log as it lies on the disk; also while nobody leads, and from a damaged directory as far as it can be read."`
+	Hold    holdCommand    `cmd:"" help:"Join and stay until interrupted, printing each change of role."`
+	Backup  backupCommand  `cmd:"" help:"Write all keys, or what was written since an earlier backup, to a file, and print the sequence number that they are at."`
+	Restore restoreCommand `cmd:"" help:"Make a database of a backup, or apply an incremental one to it."`
+	Verify  verifyCommand  `cmd:"" help:"Read a whole database, or a backup, and check it."`
+	Party   partyCommand   `cmd:"" default:"withargs" help:"The main job, and what happens without a command: load Go's source tree from several processes while leaders are killed, then compare."`
+	Worker  workerCommand  `cmd:"" hidden:"" help:"One of the main job's processes."`
 }
 
 func (c *commandLine) Validate() error {

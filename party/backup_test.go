@@ -1,0 +1,357 @@
+package party_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/cockroachdb/pebble/v2"
+
+	"github.com/pebbleparty/pebbleparty/party"
+)
+
+func backup(t testing.TB, db *party.DB) ([]byte, uint64) {
+	t.Helper()
+	var b bytes.Buffer
+	seq, err := db.Backup(within(t), &b)
+	must(t, err)
+	return b.Bytes(), seq
+}
+
+func backupSince(t testing.TB, db *party.DB, seq uint64) ([]byte, uint64) {
+	t.Helper()
+	var b bytes.Buffer
+	upTo, err := db.BackupSince(within(t), &b, seq)
+	must(t, err)
+	return b.Bytes(), upTo
+}
+
+// restore restores a backup and checks its sequence number.
+func restore(t testing.TB, stream []byte, dir string, o *party.Options, seq uint64) {
+	t.Helper()
+	got, err := party.RestoreWith(within(t), bytes.NewReader(stream), dir, o)
+	must(t, err)
+	if got != seq {
+		t.Fatalf("restored at %d, the backup is at %d", got, seq)
+	}
+}
+
+func TestDB_BackupsUnderLoadAreTheLogUpToThem(t *testing.T) {
+	o := func() *party.Options {
+		o := quietly()
+		o.Pebble.Comparer, o.Pebble.Merger, o.Pebble.MemTableSize = backwards, sum, 64<<10
+		return o
+	}
+	both(t, o, func(t *testing.T, dir string, db *party.DB) {
+		log := newReplay(t, dir, o().Pebble)
+		for i := range 500 {
+			must(t, db.Set(within(t), fmt.Appendf(nil, "old%04d", i), pattern(1000), pebble.NoSync))
+		}
+		var writers sync.WaitGroup
+		var stop atomic.Bool
+		for w := range 3 {
+			writers.Go(func() {
+				for i := 0; i < 3000 && !stop.Load(); i++ {
+					var b pebble.Batch
+					_ = b.Set(fmt.Appendf(nil, "w%d-%06d", w, i%200), pattern(i%900), nil)
+					_ = b.Merge([]byte("sum"), []byte("1"), nil)
+					_ = b.Delete(fmt.Appendf(nil, "old%04d", i%400), nil)
+					if i%9 == 3 {
+						_ = b.DeleteRange(fmt.Appendf(nil, "w%d-%06d", w, i-1), fmt.Appendf(nil, "w%d-%06d", w, i-3), nil)
+					}
+					if _, err := db.Apply(context.Background(), &b, pebble.NoSync); err != nil {
+						t.Errorf("writer: %v", err)
+						return
+					}
+				}
+			})
+		}
+		restored := filepath.Join(t.TempDir(), "db")
+		stream, seq := backup(t, db)
+		restore(t, stream, restored, o(), seq)
+		sameKeys(t, "the full backup", plainKeys(t, restored, o().Pebble), log.upTo(t, seq))
+		for i := range 4 {
+			since := seq
+			stream, seq = backupSince(t, db, since)
+			if got, from, err := party.VerifyBackup(within(t), bytes.NewReader(stream)); err != nil || got != seq || from != since {
+				t.Errorf("backup %d is from %d to %d, %v; want %d to %d", i, from, got, err, since, seq)
+			}
+			restore(t, stream, restored, o(), seq)
+			sameKeys(t, fmt.Sprint("incremental backup ", i), plainKeys(t, restored, o().Pebble), log.upTo(t, seq))
+		}
+		stop.Store(true)
+		writers.Wait()
+		stream, last := backupSince(t, db, seq)
+		restore(t, stream, restored, o(), last)
+		stream, again := backupSince(t, db, last) // nothing was written since
+		restore(t, stream, restored, o(), again)
+
+		// It is a database of its own, whose numbers go on.
+		want := log.upTo(t, again)
+		st, err := db.Status(within(t))
+		must(t, err)
+		other := open(t, restored, o())
+		leads(t, other)
+		sameKeys(t, "opened", contents(t, take(t, other)), want)
+		var b pebble.Batch
+		must(t, b.Set([]byte("new"), []byte("1"), nil))
+		next, err := other.Apply(within(t), &b, nil)
+		must(t, err)
+		if next <= again || next > again+3 {
+			t.Errorf("the first write is number %d, the backup was at %d", next, again)
+		}
+		if ost, err := other.Status(within(t)); err != nil || ost.Database == st.Database || ost.FirstSeq <= again {
+			t.Errorf("%+v, %v; the other is database %s", ost, err, st.Database)
+		}
+		closeDB(t, other)
+		if _, err := party.RestoreWith(within(t), bytes.NewReader(stream), restored, o()); !errors.Is(err, party.ErrBackupGap) {
+			t.Errorf("on a database that was opened: %v", err)
+		}
+		if v, err := party.VerifyWith(within(t), restored, o()); err != nil || v.Live {
+			t.Errorf("%+v, %v", v, err)
+		}
+	})
+}
+
+func TestDB_BackupOverKilledLeaders(t *testing.T) {
+	dir := newDir(t)
+	a, b := start(t, config{Dir: dir}), start(t, config{Dir: dir})
+	db := open(t, dir, quietly())
+	for i := range 200 {
+		must(t, db.Set(within(t), fmt.Appendf(nil, "k%03d", i), pattern(20_000), pebble.NoSync))
+	}
+	slow := &slowly{}
+	slow.at = func() { // in the middle of it
+		s, err := db.Status(within(t))
+		must(t, err)
+		for _, p := range []*process{a, b} {
+			if p.pid == s.LeaderPID {
+				p.kill()
+			}
+		}
+		set(t, db, "k000", "later")
+	}
+	seq, err := db.Backup(within(t), slow)
+	must(t, err)
+	restored := filepath.Join(t.TempDir(), "db")
+	restore(t, slow.Bytes(), restored, nil, seq)
+	sameKeys(t, "restored", plainKeys(t, restored, nil), newReplay(t, dir, nil).upTo(t, seq))
+}
+
+// slowly calls at once as it is written to.
+type slowly struct {
+	bytes.Buffer
+	at func()
+}
+
+func (s *slowly) Write(p []byte) (int, error) {
+	if s.at != nil && s.Len() > 1<<20 {
+		s.at()
+		s.at = nil
+	}
+	return s.Buffer.Write(p)
+}
+
+func TestDB_BackupErrors(t *testing.T) {
+	dir := newDir(t)
+	o := quietly()
+	o.Retention.MaxBytes = 4 << 20
+	db := open(t, dir, o)
+	leads(t, db)
+	set(t, db, "a", "1")
+	_, seq := backup(t, db)
+	for range 12 {
+		must(t, db.Set(within(t), []byte("a"), pattern(1<<20), pebble.NoSync))
+	}
+	until(t, "the log begins later", func() bool {
+		s, err := db.Status(within(t))
+		must(t, err)
+		must(t, db.Set(within(t), []byte("b"), pattern(100<<10), pebble.NoSync))
+		return s.FirstSeq > seq+1
+	})
+	var compacted *party.CompactedError
+	if _, err := db.BackupSince(within(t), &bytes.Buffer{}, seq); !errors.As(err, &compacted) || !errors.Is(err, party.ErrCompacted) || compacted.First <= seq {
+		t.Errorf("behind retention: %v", err)
+	}
+	if _, err := db.BackupSince(within(t), &bytes.Buffer{}, 1<<40); err == nil {
+		t.Error("a backup of what is not there yet")
+	}
+	ended, cancel := context.WithCancel(context.Background())
+	cancel()
+	want(t, func() error { _, err := db.Backup(ended, &bytes.Buffer{}); return err }(), context.Canceled)
+	cause := errors.New("no room")
+	want(t, func() error { _, err := db.Backup(within(t), failing{cause}); return err }(), cause)
+	stream, seq := backup(t, db)
+	set(t, db, "a", "2")
+	want(t, func() error { _, err := db.BackupSince(within(t), failing{cause}, seq); return err }(), cause)
+	full := t.TempDir()
+	must(t, os.WriteFile(filepath.Join(full, "mine"), nil, 0o600))
+	want(t, func() error { _, err := party.Restore(within(t), bytes.NewReader(stream), full); return err }(), party.ErrNotEmpty)
+	want(t, func() error { _, err := party.Restore(within(t), bytes.NewReader(stream), dir); return err }(), party.ErrNotEmpty)
+	wrong := quietly()
+	wrong.Pebble.Merger = sum
+	target := filepath.Join(t.TempDir(), "db")
+	want(t, func() error {
+		_, err := party.RestoreWith(within(t), bytes.NewReader(stream), target, wrong)
+		return err
+	}(), party.ErrIncompatible)
+	want(t, func() error {
+		_, err := party.Restore(within(t), bytes.NewReader(stream[:len(stream)/2]), target)
+		return err
+	}(), party.ErrCorrupt)
+	want(t, func() error {
+		_, err := party.Restore(within(t), strings.NewReader("no backup at all, this"), target)
+		return err
+	}(), party.ErrCorrupt)
+	want(t, func() error { _, err := party.Restore(ended, bytes.NewReader(stream), target); return err }(), context.Canceled)
+	if _, err := os.Stat(target); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("something is there: %v", err)
+	}
+	must(t, db.Close())
+	want(t, func() error { _, err := db.Backup(within(t), &bytes.Buffer{}); return err }(), party.ErrClosed)
+	want(t, func() error { _, err := db.BackupSince(within(t), &bytes.Buffer{}, 1); return err }(), party.ErrClosed)
+}
+
+type failing struct{ err error }
+
+func (f failing) Write([]byte) (int, error) { return 0, f.err }
+
+func TestDB_CloseEndsBackups(t *testing.T) {
+	dir := newDir(t)
+	db := open(t, dir, quietly())
+	for i := range 300 {
+		must(t, db.Set(within(t), fmt.Appendf(nil, "k%03d", i), pattern(20_000), pebble.NoSync))
+	}
+	closed := make(chan error, 1)
+	w := &slowly{at: func() {
+		go func() { closed <- db.Close() }()
+		until(t, "the handle is closing", func() bool { _, err := db.Has(within(t), []byte("k")); return errors.Is(err, party.ErrClosed) })
+	}}
+	// It may have come to its end before it learnt.
+	if _, err := db.Backup(within(t), w); err != nil && !errors.Is(err, party.ErrClosed) {
+		t.Errorf("backup: %v", err)
+	}
+	must(t, receive(t, "Close", closed))
+}
+
+// files returns a picture of all files below dir.
+func files(t testing.TB, dir string) map[string]string {
+	t.Helper()
+	m := make(map[string]string)
+	must(t, filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() || !d.Type().IsRegular() {
+			return err
+		}
+		b, err := os.ReadFile(path)
+		m[path] = string(b)
+		return err
+	}))
+	return m
+}
+
+// closedDB returns a database that was written by a process; killed, or closed.
+func closedDB(t *testing.T, killed bool) string {
+	t.Helper()
+	dir := t.TempDir()
+	p := start(t, config{Dir: dir})
+	p.do(request{Op: "sets", Key: []byte("a"), Value: pattern(500), N: 400, NoSync: true})
+	p.do(request{Op: "resign"}) // flushed
+	p.do(request{Op: "sets", Key: []byte("b"), Value: pattern(500), N: 20})
+	if killed {
+		p.kill()
+	} else {
+		p.end()
+	}
+	return dir
+}
+
+func TestVerify_FindsNothingWrong(t *testing.T) {
+	for _, killed := range []bool{false, true} {
+		t.Run(fmt.Sprint("killed ", killed), func(t *testing.T) {
+			dir := closedDB(t, killed)
+			before := files(t, dir)
+			v, err := party.Verify(within(t), dir)
+			must(t, err)
+			sameKeys(t, "the files after it", files(t, dir), before)
+			if v.Live || v.Tables == 0 || v.Entries != 420 || v.LastSeq < 420 || killed != (v.Applied < v.LastSeq) || v.Compared != v.Keys {
+				t.Errorf("%+v", v)
+			}
+			db := open(t, dir, quietly())
+			set(t, db, "c", "1")
+			if v, err = party.Verify(within(t), dir); err != nil || !v.Live || v.Keys != 421 || v.Entries != 421 || v.Compared != 421 {
+				t.Errorf("live: %+v, %v", v, err)
+			}
+			if left := replicaFolders(t, dir); len(left) > 0 {
+				t.Errorf("%q are left", left)
+			}
+		})
+	}
+	if _, err := party.Verify(within(t), filepath.Join(t.TempDir(), "none")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("no folder: %v", err)
+	}
+	empty := t.TempDir()
+	if _, err := party.Verify(within(t), empty); !errors.Is(err, os.ErrNotExist) || len(files(t, empty)) > 0 {
+		t.Errorf("an empty folder: %v", err)
+	}
+	if v, err := party.Verify(within(t), plain(t, nil)); err != nil || v.Keys == 0 || v.LastSeq != 0 {
+		t.Errorf("a database of plain Pebble: %+v, %v", v, err)
+	}
+}
+
+func TestVerify_FindsDamage(t *testing.T) {
+	glob := func(t *testing.T, pattern string) string {
+		names, err := filepath.Glob(pattern)
+		must(t, err)
+		if len(names) == 0 {
+			t.Fatalf("no file %s", pattern)
+		}
+		return names[0]
+	}
+	flip := func(t *testing.T, name string, at func(size int) int) {
+		b, err := os.ReadFile(name)
+		must(t, err)
+		b[at(len(b))] ^= 0x10
+		must(t, os.WriteFile(name, b, 0o600))
+	}
+	change := func(t *testing.T, dir string, do func(db *pebble.DB) error) {
+		db, err := pebble.Open(dir, &pebble.Options{Logger: silent{}})
+		must(t, err)
+		must(t, errors.Join(do(db), db.Flush(), db.Close()))
+	}
+	for name, damage := range map[string]func(t *testing.T, dir string){
+		"a block of a table": func(t *testing.T, dir string) { flip(t, glob(t, dir+"/*.sst"), func(int) int { return 700 }) },
+		"the end of a table": func(t *testing.T, dir string) { flip(t, glob(t, dir+"/*.sst"), func(n int) int { return n - 3 }) },
+		"a missing table":    func(t *testing.T, dir string) { must(t, os.Remove(glob(t, dir+"/*.sst"))) },
+		"a record of the log": func(t *testing.T, dir string) {
+			flip(t, glob(t, dir+"/party/log/*.log"), func(int) int { return 5000 })
+		},
+		"the log cut": func(t *testing.T, dir string) {
+			must(t, os.Truncate(glob(t, dir+"/party/log/*.log"), 20_000))
+		},
+		"the log missing": func(t *testing.T, dir string) { must(t, os.RemoveAll(dir+"/party/log")) },
+		"a key changed behind the log": func(t *testing.T, dir string) {
+			change(t, dir, func(db *pebble.DB) error { return db.Set([]byte("a000007"), []byte("x"), nil) })
+		},
+		"a key deleted behind the log": func(t *testing.T, dir string) {
+			change(t, dir, func(db *pebble.DB) error { return db.Delete([]byte("a000007"), nil) })
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := closedDB(t, true)
+			damage(t, dir)
+			v, err := party.Verify(within(t), dir)
+			if !errors.Is(err, party.ErrCorrupt) && !(name == "a missing table" && err != nil) {
+				t.Errorf("%+v, %v", v, err)
+			}
+			t.Log(err)
+		})
+	}
+}

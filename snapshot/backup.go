@@ -1,0 +1,75 @@
+package snapshot
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/cockroachdb/pebble/v2"
+
+	"github.com/pebbleparty/pebbleparty/apply"
+	"github.com/pebbleparty/pebbleparty/eventlog"
+)
+
+// Backup writes the keys and values of a view, in order and without reserved ones.
+// cmp is the comparer of the database. It ends early when ctx does.
+func Backup(ctx context.Context, w io.Writer, v *apply.View, cmp *pebble.Comparer, merger string) (err error) {
+	h := Head{Database: v.ID(), Seq: v.Seq(), Time: v.Time(), Comparer: cmp.Name, Merger: merger}
+	s, err := newStreamWriter(w, &h, chunkPairs)
+	if err != nil {
+		return err
+	}
+	it, err := v.NewIter(nil)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, it.Close()) }()
+	walk := walker{it: it, bytewise: cmp.Name == pebble.DefaultComparer.Name}
+	for ok := walk.start(nil); ok; ok = walk.next() {
+		value, err := it.ValueAndErr()
+		if err != nil {
+			return err
+		}
+		s.pair(it.Key(), value)
+		if s.full() {
+			if err := errors.Join(ctx.Err(), s.flush()); err != nil {
+				return err
+			}
+		}
+	}
+	if err := it.Error(); err != nil {
+		return err
+	}
+	return s.end(h.Seq)
+}
+
+// BackupLog writes the log's entries behind h.Since up to h.Seq, which must be
+// committed; r stands at the first of them. It ends early when ctx does.
+func BackupLog(ctx context.Context, w io.Writer, r *eventlog.Reader, h Head) error {
+	h.Incremental, h.Database = true, r.ID()
+	s, err := newStreamWriter(w, &h, chunkEntries)
+	if err != nil {
+		return err
+	}
+	for last := h.Since; last < h.Seq; {
+		rec, ok, err := r.Next(h.Seq)
+		if err == nil && !ok {
+			err = fmt.Errorf("%w: the log ends early, after %d", apply.ErrCorrupt, last)
+		}
+		if err != nil {
+			return err
+		}
+		last = rec.Seq
+		if rec.Kind != eventlog.KindEntry {
+			continue
+		}
+		s.entry(rec.Seq, rec.Payload)
+		if s.full() {
+			if err := errors.Join(ctx.Err(), s.flush()); err != nil {
+				return err
+			}
+		}
+	}
+	return s.end(h.Seq)
+}
