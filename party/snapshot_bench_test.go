@@ -15,9 +15,9 @@ import (
 )
 
 // BenchmarkSnapshot measures snapshots of a follower with 100,000 keys of 116
-// bytes, beside Pebble in this process with the same keys: for the first snapshot
-// of a handle its Checkpoint and an Open of that, for the next its NewSnapshot.
-// Another process leads.
+// bytes, beside Pebble in this process with the same keys: for the next snapshot
+// its NewSnapshot, or a write before it; for the first one of a handle the Open of
+// that, and in a row of its own a checkpoint and opening it. Another process leads.
 //
 //	go test ./party -run '^$' -bench Snapshot
 func BenchmarkSnapshot(b *testing.B) {
