@@ -336,6 +336,14 @@ func TestVerify_FindsDamage(t *testing.T) {
 		"the log cut": func(t *testing.T, dir string) {
 			must(t, os.Truncate(glob(t, dir+"/party/log/*.log"), 20_000))
 		},
+		"the end of the log, which was synced": func(t *testing.T, dir string) {
+			name := glob(t, dir+"/party/log/*.log")
+			b, err := os.ReadFile(name)
+			must(t, err)
+			at := bytes.LastIndex(b, []byte("b000015")) - 100
+			clear(b[at:])
+			must(t, os.WriteFile(name, b, 0o600))
+		},
 		"the log missing": func(t *testing.T, dir string) { must(t, os.RemoveAll(dir+"/party/log")) },
 		"a key changed behind the log": func(t *testing.T, dir string) {
 			change(t, dir, func(db *pebble.DB) error { return db.Set([]byte("a000007"), []byte("x"), nil) })

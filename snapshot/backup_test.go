@@ -3,13 +3,16 @@ package snapshot_test
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"log/slog"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -449,4 +452,72 @@ func TestRestore_IncrementCutShortGoesOn(t *testing.T) {
 		}
 	}
 	same(t, user(keysIn(t, dir)), o.keys())
+}
+
+// Damage that all checksums were made to fit: a chunk left out, or put in twice.
+func TestRestore_EndTellsWhatIsMissing(t *testing.T) {
+	_, full, incremental := filledOrigin(t)
+	for _, stream := range [][]byte{full, incremental} {
+		chunks := chunksOf(stream)
+		if len(chunks) < 3 {
+			t.Fatalf("%d chunks", len(chunks))
+		}
+		if _, err := snapshot.CheckStream(t.Context(), bytes.NewReader(sealed(stream[:16], chunks))); err != nil {
+			t.Fatal(err)
+		}
+		for i := 1; i < len(chunks)-1; i++ {
+			for what, changed := range map[string][][]byte{
+				"left out": slices.Delete(slices.Clone(chunks), i, i+1),
+				"twice":    slices.Insert(slices.Clone(chunks), i, chunks[i]),
+			} {
+				if _, err := snapshot.CheckStream(t.Context(), bytes.NewReader(sealed(stream[:16], changed))); !errors.Is(err, snapshot.ErrDamaged) {
+					t.Errorf("chunk %d %s: %v", i, what, err)
+				}
+			}
+		}
+	}
+}
+
+// chunksOf returns the chunks of a stream without their checksums.
+func chunksOf(stream []byte) (chunks [][]byte) {
+	for at := 16; at < len(stream); {
+		n := 8 + int(binary.LittleEndian.Uint32(stream[at+4:]))
+		chunks = append(chunks, stream[at:at+n])
+		at += n + 4
+	}
+	return chunks
+}
+
+// sealed puts a stream together with checksums that fit.
+func sealed(preamble []byte, chunks [][]byte) []byte {
+	table := crc32.MakeTable(crc32.Castagnoli)
+	out := bytes.Clone(preamble)
+	crc := crc32.Checksum(preamble[:12], table)
+	for _, c := range chunks {
+		crc = crc32.Update(crc, table, c)
+		out = binary.LittleEndian.AppendUint32(append(out, c...), crc)
+	}
+	return out
+}
+
+// More than the memory of the Pebble that it is applied to, cut short near its end.
+func TestRestore_IncrementCutShortAppliesNothing(t *testing.T) {
+	o := newOrigin(t)
+	o.set("n", "0")
+	full, first := o.full(), o.log.Last()
+	noise := make([]byte, 1<<20)
+	_, _ = rand.NewChaCha8([32]byte{1}).Read(noise)
+	for i := range 80 {
+		o.set("n", fmt.Sprint(i+1))
+		o.set(fmt.Sprintf("k%03d", i), string(noise))
+	}
+	incremental := o.since(first)
+	dir := filepath.Join(t.TempDir(), "db")
+	_, err := snapshot.Restore(t.Context(), bytes.NewReader(full), dir, restoreOptions())
+	must(t, err)
+	_, err = snapshot.Restore(t.Context(), bytes.NewReader(incremental[:len(incremental)-100]), dir, restoreOptions())
+	if !errors.Is(err, snapshot.ErrDamaged) {
+		t.Fatalf("restored: %v", err)
+	}
+	same(t, user(keysIn(t, dir)), map[string]string{"n": "0"})
 }
