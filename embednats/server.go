@@ -197,6 +197,12 @@ func (s *Server) Close() error {
 // Followers returns how many connections of followers there are.
 func (s *Server) Followers() int { return int(s.followers.Load()) }
 
+// Subscribed tells whether anybody, in any process, is subscribed to subject. A connection's subscriptions end with it,
+// at once when its process dies.
+func (s *Server) Subscribed(subject string) bool {
+	return s.ns.GlobalAccount().SubscriptionInterest(subject)
+}
+
 // cut closes every connection under the server, which ends whoever waits on one.
 func (s *Server) cut() {
 	s.mu.Lock()

@@ -138,6 +138,27 @@ func openFiles(t testing.TB) int {
 	return len(fds)
 }
 
+func TestServer_SubscribedUntilTheConnectionEnds(t *testing.T) {
+	s := newServer(t)
+	a := listen(t, s)
+	nc, _ := dial(t, a)
+	sub, err := nc.SubscribeSync("inbox.1")
+	check(t, err)
+	_, err = nc.SubscribeSync("inbox.2")
+	check(t, err)
+	check(t, nc.Flush())
+	if !s.Subscribed("inbox.1") || !s.Subscribed("inbox.2") || s.Subscribed("inbox.3") {
+		t.Error("the server does not know who is subscribed")
+	}
+	check(t, sub.Unsubscribe())
+	check(t, nc.Flush())
+	if s.Subscribed("inbox.1") || !s.Subscribed("inbox.2") {
+		t.Error("the server does not know who is still subscribed")
+	}
+	nc.Close()
+	until(t, "the subscription to end with its connection", func() bool { return !s.Subscribed("inbox.2") })
+}
+
 func TestServer_CloseTwice(t *testing.T) {
 	s := newServer(t)
 	a := listen(t, s)

@@ -30,6 +30,7 @@ func acquire(db *DB, lock *leaderLock, ready *station) (_ *leader, err error) {
 		db: db, lock: lock, station: ready, started: time.Now(),
 		ended: make(chan struct{}), grew: make(chan int, 1), answered: make(chan struct{}, 1), gate: newGate(),
 	}
+	l.scans = newScans(l)
 	l.ctx, l.cancel = context.WithCancelCause(context.Background())
 	defer func() {
 		if err != nil {

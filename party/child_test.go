@@ -201,6 +201,16 @@ func (p *child) serve(r request) {
 		a.N, a.Value, err = p.look(ctx)
 	case "close":
 		err = p.db.Close()
+	case "iterate": // opens N iterators, stands on their first keys, and keeps them
+		for range r.N {
+			var it *party.Iterator
+			if it, err = p.db.NewIter(context.Background(), nil); err != nil {
+				break
+			}
+			if it.First() {
+				a.N++
+			}
+		}
 	case "spawn": // a process that outlives this one; its pid is N
 		cmd := exec.Command("sleep", "600")
 		if err = cmd.Start(); err == nil {

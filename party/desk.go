@@ -11,8 +11,6 @@ import (
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/nats-io/nats.go"
-
-	"github.com/pebbleparty/pebbleparty/snapshot"
 )
 
 // desk answers what followers ask for, other than small writes: a few workers
@@ -68,8 +66,6 @@ func (d *desk) handle(m *nats.Msg, data, out, scratch []byte) ([]byte, []byte) {
 			out, err = d.hello(body, out)
 		case msgRead:
 			out, scratch, err = d.read(body, out, scratch)
-		case msgPage:
-			out, err = d.page(body, out)
 		case msgCheckpoint:
 			d.checkpoint(m, body)
 			return out, scratch
@@ -93,6 +89,11 @@ func (d *desk) handle(m *nats.Msg, data, out, scratch []byte) ([]byte, []byte) {
 				return d.assembled(m, whole, out, scratch)
 			}
 			out = appendHeader(out, msgAck)
+		case msgIterSeek, msgIterMore, msgIterClose:
+			if err = d.l.scans.handle(t, body); err == nil && len(data) == len(m.Data) {
+				return out, scratch // pages are the answer
+			}
+			out = appendHeader(out, msgAck) // a key was too large for one message
 		default:
 			err = fmt.Errorf("%w: request type %d", errWire, t)
 		}
@@ -187,34 +188,12 @@ func (d *desk) read(body, out, scratch []byte) (_, _ []byte, err error) {
 	return out, scratch, nil
 }
 
-func (d *desk) page(body, out []byte) ([]byte, error) {
-	var r snapshot.Request
-	if err := r.Decode(body); err != nil {
-		return nil, fmt.Errorf("%w: %w", errWire, err)
-	}
-	out, err := d.l.page(d.l.ctx, &r, appendHeader(out, msgPageReply))
-	return out, termOver(err)
-}
-
 // termOver turns the end of the term's context into errLost.
 func termOver(err error) error {
 	if errors.Is(err, context.Canceled) {
 		return errLost
 	}
 	return err
-}
-
-// page appends one page of the state, after the term, to out.
-func (l *leader) page(ctx context.Context, r *snapshot.Request, out []byte) ([]byte, error) {
-	if !l.gate.enter() {
-		return nil, errLost
-	}
-	defer l.gate.exit()
-	if err := l.current(ctx); err != nil {
-		return nil, err
-	}
-	out = binary.AppendUvarint(out, l.term)
-	return r.Read(out, l.machine, l.db.opts.Pebble.Comparer)
 }
 
 func (d *desk) wait(m *nats.Msg, body []byte) error {
@@ -237,5 +216,6 @@ func (l *leader) status() leaderStatus {
 	return leaderStatus{
 		Term: l.term, PID: uint64(os.Getpid()), Committed: l.word.Committed(),
 		Applied: l.machine.Applied(), FirstSeq: l.log.First(), Followers: uint64(l.station.server.Followers()),
+		Iterators: uint64(l.scans.count()),
 	}
 }

@@ -32,9 +32,9 @@ var (
 	// forgotten. It was not applied again.
 	ErrUnknownOutcome = errors.New("party: outcome of the write is unknown")
 
-	// ErrSnapshotLost: an iterator with Strict lost the leader that held its
-	// point in time.
-	ErrSnapshotLost = errors.New("party: point in time lost with its leader")
+	// ErrSnapshotLost: an iterator with Strict lost its point in time: the leader
+	// that held it went away, or the iterator did not move for a minute.
+	ErrSnapshotLost = errors.New("party: point in time lost")
 
 	// ErrCompacted: what every CompactedError is.
 	ErrCompacted = errors.New("party: compacted")

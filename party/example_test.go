@@ -484,3 +484,23 @@ func ExampleVerify() {
 	fmt.Println(v.Live, v.Keys, v.Compared)
 	// Output: true 1 1
 }
+
+func ExampleIterator_Backward() {
+	ctx := context.Background()
+	db, done := exampleDB()
+	defer done()
+
+	for i := range 3 {
+		check(db.Set(ctx, fmt.Append(nil, "k", i), fmt.Append(nil, i*i), pebble.NoSync))
+	}
+	it, err := db.NewIter(ctx, nil)
+	check(err)
+	for k, v := range it.Backward() {
+		fmt.Printf("%s=%s\n", k, v)
+	}
+	check(it.Close()) // an error that ended the loop early
+	// Output:
+	// k2=4
+	// k1=1
+	// k0=0
+}

@@ -2,11 +2,10 @@ package party
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"iter"
-	"slices"
+	"sync/atomic"
 
 	"github.com/pebbleparty/pebbleparty/snapshot"
 )
@@ -17,79 +16,101 @@ type IterOptions struct {
 	LowerBound []byte // inclusive; nil: none
 	UpperBound []byte // exclusive; nil: none
 	KeysOnly   bool   // Value returns nil, and no values are transferred
-	// Strict: fail with ErrSnapshotLost rather than go on with a new leader.
+	// Strict: fail with ErrSnapshotLost rather than go on at another point in time,
+	// when the leader goes away or the iterator did not move for a minute.
 	Strict bool
 }
 
 // Iterator walks over the keys in the order of the comparer. It is used by one
 // goroutine at a time.
 //
-// It reads pages of keys from the leader as it goes, so it is not one point in
-// time: a key that is written behind it is not seen, one that is written ahead
-// of it may be. It gives no key twice in one direction and skips none that is
-// there throughout; if the leader goes away it goes on at the next key on the
-// new one, unless Strict is set.
+// It sees the database as it was at one moment during NewIter, however it is
+// moved, for as long as the leader of that moment leads. If the leader goes away
+// the iterator goes on at the next key in its direction on the new one, and sees
+// the database as it is then: of the keys that are there throughout it gives none
+// twice and skips none. With Strict set it fails with ErrSnapshotLost instead,
+// when it needs what it does not have yet.
+//
+// An iterator that does not move for a minute loses its point in time too, unless
+// this process leads: then it goes on as with a new leader.
+//
+// The leader sends pages of up to 256 KiB ahead, the more the longer a walk in one
+// direction is, so that a loop does not wait for each. At most 2 MiB of them are
+// under way for one iterator, wherever they wait, besides the page that it is on;
+// a pair that is larger than a page has to be whole in this process. A loop that
+// is slow holds up nobody.
 type Iterator struct {
-	from pager
 	ctx  context.Context
 	o    IterOptions
+	open opener
 
-	place   place
-	pairs   []snapshot.Pair // the page when place is onPage; ascending
-	pos     int             // of the current key in it
-	atFirst bool            // nothing comes before the page
-	atLast  bool            // nothing comes behind the page
-	size    int             // bytes of the next page
-	term    uint64          // of the leader that the first page came from
-	err     error
-	closed  bool
+	src    pages // nil: lost
+	page   page
+	placed bool // it has been positioned; else it stands nowhere, even if it has a page
+	pos    int  // in the page; -1: in front of its pairs, len(pairs): behind them
+	hint   int  // the position in the page at which src.ahead is called; 0: none
+	moved  atomic.Bool
+	err    error
+	lost   error // Strict: the point in time is lost for good
+	closed bool
 }
 
-// place is where an iterator stands.
-type place int
+// pages is where an iterator gets its pages from, all of one point in time. The
+// slices of a page are good until the next call. The error is errLost when the
+// point in time has gone with its leader, ErrSnapshotLost when it has gone
+// otherwise.
+type pages interface {
+	// seek begins a walk and returns its first page.
+	seek(ctx context.Context, at snapshot.Position) (page, error)
+	// next returns the next page of the walk, unless the one before was the last.
+	next(ctx context.Context) (page, error)
+	// ahead says that the walk seems to go on.
+	ahead()
+	close()
+}
 
-const (
-	nowhere place = iota // not positioned yet
-	before               // in front of the first key
-	onPage               // on a key
-	behind               // behind the last key
-)
+// page is a run of pairs in the order of the walk.
+type page struct {
+	pairs   []snapshot.Pair
+	reverse bool // the walk is descending
+	first   bool // nothing comes in front of it, whence the walk comes
+	last    bool // nothing comes behind it
+}
 
-// Pages start small, for who looks at the first keys only, and grow.
-const (
-	firstPage = 16 << 10
-	lastPage  = 512 << 10
-)
+// opener fixes a point in time and returns the first page of a walk over it. moved
+// is set whenever the iterator moves.
+type opener func(ctx context.Context, o *IterOptions, at snapshot.Position, moved *atomic.Bool) (pages, page, error)
 
-// NewIter returns an iterator that stands nowhere: begin with First, Last,
-// SeekGE or SeekLT. ctx is for the whole life of the iterator; when it ends the
-// iterator stops with its error. The bounds are copied. The caller must Close it.
+// NewIter returns an iterator over the database as it is now: it sees every write
+// that was acknowledged before, in any process, and none that begins after NewIter
+// has returned. It stands nowhere: begin with First, Last, SeekGE or SeekLT.
+//
+// NewIter asks the leader and waits for its answer, which brings the first keys
+// along. ctx is for the whole life of the iterator; when it ends the iterator
+// stops with its error. The bounds are copied. The caller must Close the iterator,
+// because the leader holds its point in time: Pebble cannot remove what is
+// deleted or overwritten while an iterator may still look at it.
+//
+// The errors are that of ctx, ErrClosed, ErrLeaderLost with Options.NoRetry, and
+// what the leader met.
 func (db *DB) NewIter(ctx context.Context, o *IterOptions) (*Iterator, error) {
-	if err := ctx.Err(); err != nil {
-		return nil, err
-	}
-	select {
-	case <-db.ended:
-		return nil, ErrClosed
-	default:
-	}
-	return newIterator(ctx, db, o), nil
+	return newIterator(ctx, o, db.openPages)
 }
 
-// pager is where an iterator gets its pages: the leader, or a snapshot. The term
-// changes when pages are of another point in time than those before.
-type pager interface {
-	page(ctx context.Context, r *snapshot.Request) (page []byte, term uint64, err error)
-}
-
-func newIterator(ctx context.Context, from pager, o *IterOptions) *Iterator {
-	it := &Iterator{from: from, ctx: ctx, size: firstPage}
+func newIterator(ctx context.Context, o *IterOptions, open opener) (*Iterator, error) {
+	it := &Iterator{ctx: ctx, open: open}
 	if o != nil {
 		it.o = *o
 		it.o.LowerBound = cloneBytes(o.LowerBound)
 		it.o.UpperBound = cloneBytes(o.UpperBound)
 	}
-	return it
+	// Most begin with First. Who does not has at least its point in time.
+	it.load(snapshot.Position{}, false)
+	it.placed = false
+	if it.err != nil {
+		return nil, it.err
+	}
+	return it, nil
 }
 
 // cloneBytes copies b; nil stays nil and empty stays empty.
@@ -101,147 +122,132 @@ func cloneBytes(b []byte) []byte {
 }
 
 // First moves to the first key and tells whether there is one.
-func (it *Iterator) First() bool { return it.seek(&snapshot.Request{}) }
+func (it *Iterator) First() bool { return it.seek(snapshot.Position{}) }
 
 // Last moves to the last key and tells whether there is one.
-func (it *Iterator) Last() bool { return it.seek(&snapshot.Request{Reverse: true}) }
+func (it *Iterator) Last() bool { return it.seek(snapshot.Position{Reverse: true}) }
 
 // SeekGE moves to the first key that is key or greater and tells whether there
-// is one.
+// is one. It waits for the leader.
 func (it *Iterator) SeekGE(key []byte) bool {
-	return it.seek(&snapshot.Request{From: append([]byte{}, key...)})
+	return it.seek(snapshot.Position{From: append([]byte{}, key...)})
 }
 
 // SeekLT moves to the last key that is less than key and tells whether there is
-// one.
+// one. It waits for the leader.
 func (it *Iterator) SeekLT(key []byte) bool {
-	return it.seek(&snapshot.Request{From: append([]byte{}, key...), Reverse: true})
+	return it.seek(snapshot.Position{From: append([]byte{}, key...), Reverse: true})
 }
 
 // Next moves to the next key and tells whether there is one. An iterator that
 // has not been positioned, or stands in front of the first key, moves to that.
-func (it *Iterator) Next() bool {
-	switch {
-	case it.err != nil || it.place == behind:
-		return false
-	case it.place != onPage:
-		return it.First()
-	case it.pos+1 < len(it.pairs):
-		it.pos++
-		return true
-	case it.atLast:
-		it.place, it.pairs = behind, nil
-		return false
-	}
-	return it.load(&snapshot.Request{From: it.pairs[len(it.pairs)-1].Key, After: true})
-}
+func (it *Iterator) Next() bool { return it.move(false) }
 
 // Prev moves to the key before and tells whether there is one. An iterator that
 // has not been positioned, or stands behind the last key, moves to that.
-func (it *Iterator) Prev() bool {
+func (it *Iterator) Prev() bool { return it.move(true) }
+
+// seek positions the iterator anew; like Pebble's it then forgets an error.
+func (it *Iterator) seek(at snapshot.Position) bool {
+	if p := &it.page; at.From == nil && p.first && p.reverse == at.Reverse && it.ctx.Err() == nil {
+		it.placed, it.pos = true, 0
+		return len(p.pairs) > 0
+	}
+	it.err = nil
+	return it.load(at, false)
+}
+
+func (it *Iterator) move(reverse bool) bool {
 	switch {
-	case it.err != nil || it.place == before:
+	case it.err != nil:
 		return false
-	case it.place != onPage:
-		return it.Last()
+	case !it.placed:
+		return it.seek(snapshot.Position{Reverse: reverse})
+	case !it.moved.Load():
+		it.moved.Store(true)
+	}
+	p := &it.page
+	if reverse == p.reverse { // on with the walk
+		switch {
+		case it.pos+1 < len(p.pairs):
+			if it.pos++; it.pos == it.hint {
+				it.src.ahead()
+			}
+			return true
+		case p.last:
+			it.pos = len(p.pairs)
+			return false
+		}
+		return it.load(snapshot.Position{From: p.pairs[len(p.pairs)-1].Key, Reverse: reverse, After: true}, true)
+	}
+	switch {
 	case it.pos > 0:
 		it.pos--
 		return true
-	case it.atFirst:
-		it.place, it.pairs = before, nil
+	case p.first:
+		it.pos = -1
+		return false
+	case len(p.pairs) == 0: // nothing was there: all keys are on the other side
+		return it.load(snapshot.Position{Reverse: reverse}, false)
+	}
+	return it.load(snapshot.Position{From: p.pairs[0].Key, Reverse: reverse, After: true}, false)
+}
+
+// load fetches a page and moves to the first key of it. With on set it is the
+// next one of the walk; at is where that would begin anew.
+func (it *Iterator) load(at snapshot.Position, on bool) bool {
+	p, err := it.fetch(at, &on)
+	if err != nil {
+		it.err, it.page, it.placed = err, page{}, false
 		return false
 	}
-	return it.load(&snapshot.Request{From: it.pairs[0].Key, Reverse: true})
+	p.reverse, p.first = at.Reverse, at.From == nil
+	it.page, it.placed, it.pos, it.hint = p, true, 0, 0
+	if !on {
+		it.hint = len(p.pairs) / 2
+	}
+	return len(p.pairs) > 0
 }
 
-// seek positions the iterator anew; like Pebble's it then forgets an error.
-func (it *Iterator) seek(r *snapshot.Request) bool {
-	it.err, it.size = nil, firstPage
-	return it.load(r)
-}
-
-// load fetches a page and moves to the key of it that is next in its direction.
-func (it *Iterator) load(r *snapshot.Request) bool {
-	pairs, last, err := it.fetch(r)
-	if err != nil {
-		it.err, it.place, it.pairs = err, nowhere, nil
-		return false
+// fetch gets a page from the point in time that the iterator has, or from a new
+// one; then on is unset.
+func (it *Iterator) fetch(at snapshot.Position, on *bool) (p page, err error) {
+	switch {
+	case it.closed:
+		return page{}, ErrClosed
+	case it.lost != nil:
+		return page{}, it.lost
 	}
-	it.size = min(2*it.size, lastPage)
-	it.pairs = pairs
-	if r.Reverse {
-		slices.Reverse(pairs)
-		it.place, it.pos = before, len(pairs)-1
-		it.atFirst, it.atLast = last, r.From == nil
-	} else {
-		it.place, it.pos = behind, 0
-		it.atFirst, it.atLast = r.From == nil, last
+	if err := it.ctx.Err(); err != nil {
+		return page{}, err
 	}
-	if len(pairs) > 0 {
-		it.place = onPage
-	}
-	return it.place == onPage
-}
-
-func (it *Iterator) fetch(r *snapshot.Request) ([]snapshot.Pair, bool, error) {
-	if it.closed {
-		return nil, false, ErrClosed
-	}
-	r.Lower, r.Upper, r.KeysOnly, r.Bytes = it.o.LowerBound, it.o.UpperBound, it.o.KeysOnly, it.size
-	page, term, err := it.from.page(it.ctx, r)
-	if err != nil {
-		return nil, false, err
-	}
-	if it.term == 0 {
-		it.term = term
-	}
-	if it.o.Strict && term != it.term {
-		return nil, false, fmt.Errorf("%w: it began in term %d, now is term %d", ErrSnapshotLost, it.term, term)
-	}
-	return snapshot.DecodePage(page, it.o.KeysOnly)
-}
-
-// page gets a page from whoever leads.
-func (db *DB) page(ctx context.Context, r *snapshot.Request) (page []byte, term uint64, err error) {
-	for {
-		if err := ctx.Err(); err != nil {
-			return nil, 0, err
-		}
-		s, err := db.route(ctx)
-		if err != nil {
-			return nil, 0, db.explain(err)
-		}
-		var b []byte
-		if s.leader != nil {
-			b, err = s.leader.page(ctx, r, nil)
+	if it.src != nil {
+		if *on {
+			p, err = it.src.next(it.ctx)
 		} else {
-			var t msgType
-			if t, b, err = s.remote.ask(ctx, r.Append(appendHeader(nil, msgPage))); err == nil && t != msgPageReply {
-				err = fmt.Errorf("%w: reply type %d to a page request", errWire, t)
-			}
+			p, err = it.src.seek(it.ctx, at)
 		}
-		switch {
-		case err == nil:
-			term, n := binary.Uvarint(b)
-			if n <= 0 {
-				return nil, 0, fmt.Errorf("%w: page without a term", errWire)
+		if !errors.Is(err, errLost) && !errors.Is(err, ErrSnapshotLost) {
+			return p, wrapError(err)
+		}
+		it.src.close()
+		it.src = nil
+		if it.o.Strict {
+			if it.lost = err; errors.Is(err, errLost) {
+				it.lost = fmt.Errorf("%w: the leader went away", ErrSnapshotLost)
 			}
-			return b[n:], term, nil
-		case errors.Is(err, errGone): // stopped for long while the page was on its way
-		case !errors.Is(err, errLost):
-			return nil, 0, db.explain(wrapError(err))
-		case db.opts.NoRetry:
-			return nil, 0, ErrLeaderLost
-		default:
-			if err := db.leave(ctx, s); err != nil {
-				return nil, 0, db.explain(err)
-			}
+			return page{}, it.lost
 		}
 	}
+	*on = false
+	it.src, p, err = it.open(it.ctx, &it.o, at, &it.moved)
+	return p, err
 }
 
 // Valid tells whether the iterator stands on a key.
-func (it *Iterator) Valid() bool { return it.err == nil && it.place == onPage }
+func (it *Iterator) Valid() bool {
+	return it.placed && uint(it.pos) < uint(len(it.page.pairs))
+}
 
 // Key returns the current key, nil if the iterator stands on none. It is valid
 // until the iterator moves; do not change it.
@@ -249,7 +255,7 @@ func (it *Iterator) Key() []byte {
 	if !it.Valid() {
 		return nil
 	}
-	return it.pairs[it.pos].Key
+	return it.page.pairs[it.pos].Key
 }
 
 // Value returns the value of the current key, nil with KeysOnly or if the
@@ -259,18 +265,23 @@ func (it *Iterator) Value() []byte {
 	if !it.Valid() {
 		return nil
 	}
-	return it.pairs[it.pos].Value
+	return it.page.pairs[it.pos].Value
 }
 
-// Error returns why the iterator stopped, nil if it only came to an end.
+// Error returns why the iterator stopped, nil if it only came to an end. Besides
+// those of NewIter that is ErrSnapshotLost, with Strict.
 func (it *Iterator) Error() error { return it.err }
 
-// Close ends the iterator and returns its error.
+// Close ends the iterator, lets the leader free its point in time, and returns
+// the iterator's error. It does not block.
 func (it *Iterator) Close() error {
 	err := it.err
 	if !it.closed {
 		it.closed = true
-		it.place, it.pairs = nowhere, nil
+		if it.src != nil {
+			it.src.close()
+		}
+		it.src, it.page, it.placed = nil, page{}, false
 		it.err = ErrClosed
 	}
 	return err
@@ -283,8 +294,17 @@ func (it *Iterator) Close() error {
 // Key and value are valid for one turn of the loop. When the loop ends by itself
 // Error tells whether it came to the end of the keys.
 func (it *Iterator) All() iter.Seq2[[]byte, []byte] {
+	return it.loop(it.First, it.Next)
+}
+
+// Backward is All from the last key to the first.
+func (it *Iterator) Backward() iter.Seq2[[]byte, []byte] {
+	return it.loop(it.Last, it.Prev)
+}
+
+func (it *Iterator) loop(start, move func() bool) iter.Seq2[[]byte, []byte] {
 	return func(yield func(key, value []byte) bool) {
-		for ok := it.First(); ok; ok = it.Next() {
+		for ok := start(); ok; ok = move() {
 			if !yield(it.Key(), it.Value()) {
 				return
 			}

@@ -230,3 +230,189 @@ func TestIterator_EndsWithItsContext(t *testing.T) {
 		want(t, it.Close(), context.Canceled)
 	})
 }
+
+// iterators waits until the leader holds so many.
+func iterators(t *testing.T, db *party.DB, n int) {
+	t.Helper()
+	until(t, fmt.Sprintf("the leader holds %d iterators", n), func() bool {
+		s, err := db.Status(within(t))
+		must(t, err)
+		return s.Responding && s.Iterators == n
+	})
+}
+
+func TestIterator_IsFreedWhenClosed(t *testing.T) {
+	inEveryRole(t, func(t *testing.T, db *party.DB) {
+		set(t, db, "k", "v")
+		var all []*party.Iterator
+		for i := range 20 {
+			it, err := db.NewIter(within(t), nil)
+			must(t, err)
+			if i%2 == 0 && !it.First() {
+				t.Fatal(it.Error())
+			}
+			all = append(all, it)
+		}
+		iterators(t, db, 20)
+		for _, it := range all[:15] {
+			must(t, it.Close())
+		}
+		iterators(t, db, 5)
+		for _, it := range all {
+			if err := it.Close(); err != nil {
+				want(t, err, party.ErrClosed) // the second time
+			}
+		}
+		iterators(t, db, 0)
+	})
+}
+
+func TestIterator_IsFreedWhenItsProcessDies(t *testing.T) {
+	dir := newDir(t)
+	db := open(t, dir, nil)
+	leads(t, db)
+	set(t, db, "k", "v")
+	dies, stays := start(t, config{Dir: dir}), start(t, config{Dir: dir})
+	if a := dies.do(request{Op: "iterate", N: 7}); a.N != 7 {
+		t.Fatalf("%d iterators have a key", a.N)
+	}
+	stays.do(request{Op: "iterate", N: 3})
+	iterators(t, db, 10)
+	dies.kill()
+	iterators(t, db, 3)
+}
+
+// TestIterator_SeesTheMomentItWasOpened: whatever is written after NewIter, the
+// first move included, and in whatever way the iterator is moved again.
+func TestIterator_SeesTheMomentItWasOpened(t *testing.T) {
+	inEveryRole(t, func(t *testing.T, db *party.DB) {
+		fillIter(t, db)
+		it, err := db.NewIter(within(t), &party.IterOptions{Strict: true})
+		must(t, err)
+		must(t, db.DeleteRange(within(t), iterKey(0), iterKey(iterKeys), nil))
+		set(t, db, "a", "new")
+		for range 2 {
+			n := 0
+			for k := range it.All() {
+				if !bytes.Equal(k, iterKey(n)) {
+					t.Fatalf("at %q, want %q", k, iterKey(n))
+				}
+				n++
+			}
+			for k := range it.Backward() {
+				if n--; !bytes.Equal(k, iterKey(n)) {
+					t.Fatalf("at %q, want %q", k, iterKey(n))
+				}
+			}
+			if n != 0 || it.SeekGE([]byte("a")) && string(it.Key()) == "a" {
+				t.Fatalf("%d, at %q", n, it.Key())
+			}
+		}
+		must(t, it.Close())
+		if got := scan(t, db, nil); len(got) != 1 || got[0] != "a=new" {
+			t.Errorf("a new iterator sees %.200q", got)
+		}
+	})
+}
+
+// TestIterator_LargePairs: keys and values that fit no page, or no message, as
+// what is read, sought and bounded by.
+func TestIterator_LargePairs(t *testing.T) {
+	sizes := []int{100, 4 << 10, 256<<10 - 5, 256 << 10, 1 << 20, 9 << 20}
+	if raceEnabled || testing.Short() {
+		sizes[4], sizes[5] = 300<<10, 1<<20+1
+	}
+	inEveryRole(t, func(t *testing.T, db *party.DB) {
+		var keys []string
+		for i, n := range sizes {
+			keys = append(keys, fmt.Sprintf("%d a", i), fmt.Sprintf("%d b", i)+string(pattern(n/3)))
+			must(t, db.Set(within(t), []byte(keys[2*i]), pattern(n), pebble.NoSync))
+			must(t, db.Set(within(t), []byte(keys[2*i+1]), pattern(n), pebble.NoSync))
+		}
+		for _, keysOnly := range []bool{false, true} {
+			it, err := db.NewIter(within(t), &party.IterOptions{KeysOnly: keysOnly, LowerBound: []byte(keys[1]), UpperBound: []byte(keys[11])})
+			must(t, err)
+			at := func(ok bool, i int) {
+				t.Helper()
+				if !ok || string(it.Key()) != keys[i] {
+					t.Fatalf("%t, at a key of %d bytes, want %d; %v", ok, len(it.Key()), len(keys[i]), it.Error())
+				}
+				if keysOnly && it.Value() != nil || !keysOnly && !bytes.Equal(it.Value(), pattern(sizes[i/2])) {
+					t.Fatalf("key %d has a value of %d bytes", i, len(it.Value()))
+				}
+			}
+			n := 1
+			for range it.All() {
+				at(true, n)
+				n++
+			}
+			for range it.Backward() {
+				n--
+				at(true, n)
+			}
+			for i := 2; i < 10; i++ { // turns at each
+				at(it.SeekGE([]byte(keys[i])), i)
+				at(it.Prev(), i-1)
+				at(it.Next(), i)
+				at(it.SeekLT([]byte(keys[i])), i-1)
+				at(it.Next(), i)
+				at(it.Next(), i+1-i/10)
+			}
+			must(t, it.Close())
+		}
+	})
+}
+
+// TestIterator_NoRetry: an iterator that waits for its leader learns of its loss;
+// one that has nothing under way goes on.
+func TestIterator_NoRetry(t *testing.T) {
+	dir := newDir(t)
+	leader := start(t, config{Dir: dir})
+	db := open(t, dir, &party.Options{NoRetry: true})
+	fillIter(t, db)
+	it, err := db.NewIter(within(t), nil)
+	must(t, err)
+	if !it.First() {
+		t.Fatal(it.Error())
+	}
+	leader.kill()
+	leads(t, db)
+	n := 1
+	for it.Next() {
+		n++
+	}
+	if n != iterKeys {
+		t.Fatalf("%d keys, %v", n, it.Error())
+	}
+	must(t, it.Close())
+}
+
+func TestIterator_EndsWithItsHandle(t *testing.T) {
+	for _, role := range []party.Role{party.Leading, party.Following} {
+		t.Run(role.String(), func(t *testing.T) {
+			dir := newDir(t)
+			if role == party.Following {
+				start(t, config{Dir: dir})
+			}
+			db := open(t, dir, nil)
+			hasRole(t, db, role)
+			fillIter(t, db)
+			it, err := db.NewIter(within(t), nil)
+			must(t, err)
+			n := 0
+			for range it.All() {
+				if n++; n == 10 {
+					must(t, db.Close())
+				}
+			}
+			if n == iterKeys {
+				t.Error("the iterator came to the end after its handle was closed")
+			}
+			want(t, it.Error(), party.ErrClosed)
+			if it.First() || it.SeekLT([]byte("x")) {
+				t.Error("it moved again")
+			}
+			want(t, it.Close(), party.ErrClosed)
+		})
+	}
+}

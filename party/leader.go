@@ -31,6 +31,7 @@ type leader struct {
 	seq        *sequencer
 	desk       *desk
 	notifier   *notifier
+	scans      *scans
 	started    time.Time
 
 	ctx    context.Context // the term's; ends with its cause
@@ -105,6 +106,9 @@ func (l *leader) join() {
 // the state is made complete first, for plain Pebble to open.
 func (l *leader) release(clean bool) error {
 	errs := []error{l.stopServing(errTermOver)}
+	if l.machine != nil {
+		l.scans.close()
+	}
 	if l.word != nil {
 		errs = append(errs, l.word.Close())
 	}

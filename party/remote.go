@@ -24,6 +24,7 @@ type remote struct {
 	pid      int
 	database eventlog.ID
 	slots    [1 + readSlots]wireSlot // 0 for writes, the others for reads
+	lines    lines                   // for iterators
 
 	word *eventlog.Commit // the leader's commit word; nil if it cannot be mapped
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 
 	"github.com/cockroachdb/pebble/v2"
 
@@ -33,6 +34,7 @@ type Snapshot struct {
 	cmp      *pebble.Comparer
 
 	gate    *gate // passed by who reads
+	pins    pins  // of its iterators
 	closing sync.Once
 	err     error // of Close
 }
@@ -122,24 +124,20 @@ func (s *Snapshot) Has(ctx context.Context, key []byte) (bool, error) {
 }
 
 // NewIter returns an iterator over the snapshot, as DB.NewIter does; Strict
-// makes no difference, as it never has to resume. It is one point in time. After
-// Close of the snapshot it stops with ErrClosed.
+// makes no difference, as it never has to resume. After Close of the snapshot it
+// stops with ErrClosed.
 func (s *Snapshot) NewIter(ctx context.Context, o *IterOptions) (*Iterator, error) {
-	if err := s.enter(ctx); err != nil {
-		return nil, err
-	}
-	defer s.gate.exit()
-	return newIterator(ctx, s, o), nil
+	return newIterator(ctx, o, s.openPages)
 }
 
-// page reads a page for an iterator. The term of all pages is the same.
-func (s *Snapshot) page(ctx context.Context, r *snapshot.Request) (page []byte, term uint64, err error) {
+func (s *Snapshot) openPages(ctx context.Context, o *IterOptions, at snapshot.Position, _ *atomic.Bool) (pages, page, error) {
 	if err := s.enter(ctx); err != nil {
-		return nil, 0, err
+		return nil, page{}, err
 	}
 	defer s.gate.exit()
-	page, err = r.Read(nil, s.view, s.cmp)
-	return page, 1, wrapError(err)
+	p := &pinned{pins: &s.pins, gate: s.gate, over: ErrClosed, keysOnly: o.KeysOnly}
+	src, first, err := p.begin(s.view, o.bounds(), at, s.cmp)
+	return src, first, wrapError(err)
 }
 
 // Close ends the snapshot: reads that come later, of its iterators too, fail
@@ -156,6 +154,7 @@ func (s *Snapshot) Close() error {
 
 // end gives back what the snapshot holds.
 func (s *Snapshot) end() error {
+	s.pins.close()
 	err := s.view.Close()
 	s.replicas.release(s.replica)
 	return err

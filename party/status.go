@@ -24,7 +24,8 @@ type Status struct {
 	Followers  int    // connections to the leader
 	// Cursors are the named subscriptions, in the order of their names; nil if the
 	// leader does not answer.
-	Cursors []CursorStatus
+	Cursors   []CursorStatus
+	Iterators int // open iterators of all processes that the leader holds a point in time for
 }
 
 // statusPatience is how long Status waits for a leader.
@@ -83,6 +84,7 @@ func (db *DB) askStatus(ctx context.Context, s state) (Status, error) {
 	}
 	st.Term, st.LeaderPID, st.Committed = ls.Term, int(ls.PID), ls.Committed
 	st.Applied, st.FirstSeq, st.Followers = ls.Applied, ls.FirstSeq, int(ls.Followers)
+	st.Iterators = int(ls.Iterators)
 	return st, nil
 }
 

@@ -35,16 +35,16 @@ func (v view) within(lower, upper string) view {
 	return v
 }
 
-// history is what one writer did: the state after each sequence number.
-type history struct {
+// watchHistory is what one writer did: the state after each sequence number.
+type watchHistory struct {
 	seqs   []uint64
 	states []view
 }
 
-func (h *history) last() view { return h.states[len(h.states)-1] }
+func (h *watchHistory) last() view { return h.states[len(h.states)-1] }
 
 // at returns the state as of a sequence number.
-func (h *history) at(seq uint64) view {
+func (h *watchHistory) at(seq uint64) view {
 	i := 0
 	for i+1 < len(h.seqs) && h.seqs[i+1] <= seq {
 		i++
@@ -53,7 +53,7 @@ func (h *history) at(seq uint64) view {
 }
 
 // step writes a random batch.
-func (h *history) step(t *testing.T, rng *rand.Rand, db *party.DB, end string) {
+func (h *watchHistory) step(t *testing.T, rng *rand.Rand, db *party.DB, end string) {
 	t.Helper()
 	key := func() string { return fmt.Sprintf("%c%d", 'a'+rng.IntN(6), rng.IntN(10)) }
 	state := maps.Clone(h.last())
@@ -145,7 +145,7 @@ func TestWatcher_Model(t *testing.T) {
 	const perDir = 50
 	for from := 0; from < seeds; from += perDir {
 		a, b := pair(t, nil)
-		h := &history{seqs: []uint64{0}, states: []view{{}}}
+		h := &watchHistory{seqs: []uint64{0}, states: []view{{}}}
 		for seed := from; seed < min(from+perDir, seeds); seed++ {
 			rng := rand.New(rand.NewPCG(uint64(seed), 5))
 			dbs := []*party.DB{a, b}

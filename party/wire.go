@@ -29,7 +29,7 @@ const (
 	msgHello  msgType = iota + 1 // helloRequest → msgWelcome
 	msgWrite                     // writeRequest → msgAnswers
 	msgRead                      // keys → msgValues
-	msgPage                      // pageRequest → msgPageReply
+	_                            // free
 	msgStatus                    // → msgStatusReply
 	msgPart                      // uploadPart: a piece of a request that is too large → msgAck, or the whole request's reply
 	msgPull                      // pullRequest: a piece of a reply that was too large → msgPiece
@@ -37,7 +37,7 @@ const (
 	msgWelcome
 	msgAnswers
 	msgValues
-	msgPageReply
+	_ // free
 	msgStatusReply
 	msgAck
 	msgPiece
@@ -368,12 +368,12 @@ func (w *welcome) decode(b []byte) error {
 
 // leaderStatus is the leader's reply to msgStatus.
 type leaderStatus struct {
-	Term, PID, Committed, Applied, FirstSeq, Followers uint64
+	Term, PID, Committed, Applied, FirstSeq, Followers, Iterators uint64
 }
 
 func (s *leaderStatus) append(dst []byte) []byte {
 	dst = appendHeader(dst, msgStatusReply)
-	for _, v := range []uint64{s.Term, s.PID, s.Committed, s.Applied, s.FirstSeq, s.Followers} {
+	for _, v := range []uint64{s.Term, s.PID, s.Committed, s.Applied, s.FirstSeq, s.Followers, s.Iterators} {
 		dst = binary.AppendUvarint(dst, v)
 	}
 	return dst
@@ -381,7 +381,7 @@ func (s *leaderStatus) append(dst []byte) []byte {
 
 func (s *leaderStatus) decode(b []byte) error {
 	r := reader{b: b}
-	for _, v := range []*uint64{&s.Term, &s.PID, &s.Committed, &s.Applied, &s.FirstSeq, &s.Followers} {
+	for _, v := range []*uint64{&s.Term, &s.PID, &s.Committed, &s.Applied, &s.FirstSeq, &s.Followers, &s.Iterators} {
 		*v = r.uvarint()
 	}
 	return r.err()

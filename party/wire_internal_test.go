@@ -23,7 +23,7 @@ func wireSeeds() [][]byte {
 	}
 	hello := helloRequest{Origin: origin, Conn: 1, Comparer: "c", Merger: "m"}
 	wel := welcome{Term: 1, PID: 2, Database: eventlog.ID{3}, Committed: 4}
-	status := leaderStatus{1, 2, 3, 4, 5, 6}
+	status := leaderStatus{1, 2, 3, 4, 5, 6, 7}
 	part := uploadPart{Origin: origin, Conn: 1, ID: 2, Total: 10, Start: 3, Data: []byte("data")}
 	large := largeReply{ID: 1, Total: 2}
 	pull := pullRequest{ID: 1, Start: 2}

@@ -20,25 +20,27 @@ func Backup(ctx context.Context, w io.Writer, v *apply.View, cmp *pebble.Compare
 	if err != nil {
 		return err
 	}
-	it, err := v.NewIter(nil)
+	c, err := NewCursor(v, Bounds{}, cmp)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, it.Close()) }()
-	walk := walker{it: it, bytewise: cmp.Name == pebble.DefaultComparer.Name}
-	for ok := walk.start(nil); ok; ok = walk.next() {
-		value, err := it.ValueAndErr()
+	defer func() { err = errors.Join(err, c.Close()) }()
+	if err := c.Seek(Position{}); err != nil {
+		return err
+	}
+	for ; c.ok; c.next() {
+		value, err := c.it.ValueAndErr()
 		if err != nil {
 			return err
 		}
-		s.pair(it.Key(), value)
+		s.pair(c.it.Key(), value)
 		if s.full() {
 			if err := errors.Join(ctx.Err(), s.flush()); err != nil {
 				return err
 			}
 		}
 	}
-	if err := it.Error(); err != nil {
+	if err := c.it.Error(); err != nil {
 		return err
 	}
 	return s.end(h.Seq)

@@ -3,8 +3,9 @@
 //
 // # Guarantees
 //
-// A page holds consecutive keys within its bounds, in its direction, and says
-// whether it is the last. Reserved keys never appear.
+// The pages of a Cursor are of one point in time, the one at which it was opened.
+// A page holds consecutive keys within the bounds, in the direction of the walk,
+// and it is known of each whether it is the last. Reserved keys never appear.
 //
 // A Replica's View is the state at one sequence number, not before what was
 // committed when it was asked for. It stays what it is whatever happens to
@@ -15,7 +16,7 @@
 //
 // # Concurrency
 //
-// A Request is used by one goroutine at a time; different ones are independent. A
+// A Cursor is used by one goroutine at a time; different ones are independent. A
 // Replica and its Views may be used from any goroutine.
 //
 // # Files on disk

@@ -4,202 +4,110 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-
-	"github.com/cockroachdb/pebble/v2"
-
-	"github.com/pebbleparty/pebbleparty/apply"
 )
 
-// Request asks for one page of keys.
-type Request struct {
-	Lower, Upper []byte // bounds as in pebble.IterOptions; nil: none
-	From         []byte // where the page begins; nil: at the end it comes from
-	Reverse      bool   // descending, from keys less than From
-	After        bool   // ascending: without From itself
-	KeysOnly     bool
-	Bytes        int // the page ends once it holds so many; one pair always fits
+// ErrMalformed: the bytes are not what they should be the encoding of, or a key
+// is none that the comparer knows.
+var ErrMalformed = errors.New("snapshot: malformed")
+
+// Bounds say what a cursor sees.
+type Bounds struct {
+	Lower, Upper []byte // as in pebble.IterOptions; nil: none
+	KeysOnly     bool   // pages hold no values
+}
+
+// Position is where a walk begins, and its direction.
+type Position struct {
+	From    []byte // nil: at the end that the walk comes from
+	Reverse bool   // descending, from the last key that is less than From
+	After   bool   // ascending: not with From itself
 }
 
 const (
-	flagReverse = 1 << iota
-	flagAfter
-	flagKeysOnly
-	flagLower
-	flagUpper
-	flagFrom
-	flagsKnown = flagReverse | flagAfter | flagKeysOnly | flagLower | flagUpper | flagFrom
+	boundLower = 1 << iota
+	boundUpper
+	boundKeysOnly
+	boundsKnown = 1<<iota - 1
 )
 
-// Append appends the wire form of r to dst.
-func (r *Request) Append(dst []byte) []byte {
-	var flags byte
-	for _, f := range []struct {
-		on  bool
-		bit byte
-	}{
-		{r.Reverse, flagReverse}, {r.After, flagAfter}, {r.KeysOnly, flagKeysOnly},
-		{r.Lower != nil, flagLower}, {r.Upper != nil, flagUpper}, {r.From != nil, flagFrom},
-	} {
-		if f.on {
-			flags |= f.bit
-		}
+const (
+	positionFrom = 1 << iota
+	positionReverse
+	positionAfter
+	positionsKnown = 1<<iota - 1
+)
+
+// Append appends the encoding of b to dst.
+func (b *Bounds) Append(dst []byte) []byte {
+	dst = append(dst, flag(b.Lower != nil, boundLower)|flag(b.Upper != nil, boundUpper)|flag(b.KeysOnly, boundKeysOnly))
+	if b.Lower != nil {
+		dst = appendBytes(dst, b.Lower)
 	}
-	dst = append(dst, flags)
-	dst = binary.AppendUvarint(dst, uint64(r.Bytes))
-	for _, b := range [][]byte{r.Lower, r.Upper, r.From} {
-		if b != nil {
-			dst = appendBytes(dst, b)
-		}
+	if b.Upper != nil {
+		dst = appendBytes(dst, b.Upper)
 	}
 	return dst
 }
 
-// ErrMalformed: the bytes are no encoded request or page.
-var ErrMalformed = errors.New("snapshot: malformed")
-
-// maxPage bounds what a request may ask for at once, in bytes.
-const maxPage = 16 << 20
-
-// Decode sets r from its wire form; its slices point into src.
-func (r *Request) Decode(src []byte) error {
-	if len(src) == 0 || src[0]&^flagsKnown != 0 {
-		return fmt.Errorf("%w: page request", ErrMalformed)
+// Decode sets b from the beginning of src and returns the rest of it. The slices
+// of b point into src.
+func (b *Bounds) Decode(src []byte) (rest []byte, err error) {
+	if len(src) == 0 || src[0]&^boundsKnown != 0 {
+		return nil, fmt.Errorf("%w: bounds", ErrMalformed)
 	}
-	flags := src[0]
-	size, n := binary.Uvarint(src[1:])
-	if n <= 0 {
-		return fmt.Errorf("%w: page request", ErrMalformed)
+	flags, rest, ok := src[0], src[1:], true
+	*b = Bounds{KeysOnly: flags&boundKeysOnly != 0}
+	if flags&boundLower != 0 {
+		b.Lower, rest, ok = takeBytes(rest)
 	}
-	*r = Request{
-		Reverse:  flags&flagReverse != 0,
-		After:    flags&flagAfter != 0,
-		KeysOnly: flags&flagKeysOnly != 0,
-		Bytes:    int(min(size, maxPage)),
+	if ok && flags&boundUpper != 0 {
+		b.Upper, rest, ok = takeBytes(rest)
 	}
-	rest, ok := src[1+n:], true
-	for _, f := range []struct {
-		bit byte
-		dst *[]byte
-	}{{flagLower, &r.Lower}, {flagUpper, &r.Upper}, {flagFrom, &r.From}} {
-		if flags&f.bit == 0 {
-			continue
-		}
-		if *f.dst, rest, ok = takeBytes(rest); !ok {
-			return fmt.Errorf("%w: page request", ErrMalformed)
-		}
+	if !ok {
+		return nil, fmt.Errorf("%w: bounds", ErrMalformed)
 	}
-	return nil
+	return rest, nil
 }
 
-// Source is what pages are read from: a Pebble database or snapshot.
-type Source interface {
-	NewIter(o *pebble.IterOptions) (*pebble.Iterator, error)
+// Append appends the encoding of p to dst.
+func (p *Position) Append(dst []byte) []byte {
+	dst = append(dst, flag(p.From != nil, positionFrom)|flag(p.Reverse, positionReverse)|flag(p.After, positionAfter))
+	if p.From != nil {
+		dst = appendBytes(dst, p.From)
+	}
+	return dst
 }
 
-// Read appends a page to dst: a byte that is 1 if the page is the last in its
-// direction, then key and value (unless KeysOnly) of each pair, each after its
-// length as a uvarint. cmp is the comparer of the database.
-func (r *Request) Read(dst []byte, from Source, cmp *pebble.Comparer) (_ []byte, err error) {
-	for _, key := range [][]byte{r.Lower, r.Upper, r.From} {
-		// Comparers may panic with keys they do not know, and this one may come
-		// from another process.
-		if err := cmp.ValidateKey.Validate(key); key != nil && err != nil {
-			return nil, fmt.Errorf("%w: page request: %w", ErrMalformed, err)
-		}
+// Decode sets p from the beginning of src and returns the rest of it. From points
+// into src.
+func (p *Position) Decode(src []byte) (rest []byte, err error) {
+	if len(src) == 0 || src[0]&^positionsKnown != 0 {
+		return nil, fmt.Errorf("%w: position", ErrMalformed)
 	}
-	it, err := from.NewIter(&pebble.IterOptions{LowerBound: r.Lower, UpperBound: r.Upper})
-	if err != nil {
-		return nil, err
+	flags, rest, ok := src[0], src[1:], true
+	*p = Position{Reverse: flags&positionReverse != 0, After: flags&positionAfter != 0}
+	if flags&positionFrom != 0 {
+		p.From, rest, ok = takeBytes(rest)
 	}
-	defer func() { err = errors.Join(err, it.Close()) }()
-	start := len(dst)
-	dst = append(dst, 1)
-	w := walker{it: it, reverse: r.Reverse, bytewise: cmp.Name == pebble.DefaultComparer.Name}
-	ok := w.start(r.From)
-	if ok && r.After && r.From != nil && cmp.Equal(it.Key(), r.From) {
-		ok = w.next()
+	if !ok {
+		return nil, fmt.Errorf("%w: position", ErrMalformed)
 	}
-	for ; ok; ok = w.next() {
-		if len(dst)-start-1 >= max(r.Bytes, 1) {
-			dst[start] = 0
-			break
-		}
-		dst = appendBytes(dst, it.Key())
-		if r.KeysOnly {
-			continue
-		}
-		v, err := it.ValueAndErr()
-		if err != nil {
-			return nil, err
-		}
-		dst = appendBytes(dst, v)
-	}
-	return dst, it.Error()
+	return rest, nil
 }
 
-// walker moves an iterator in one direction, over reserved keys.
-type walker struct {
-	it       *pebble.Iterator
-	reverse  bool
-	bytewise bool // reserved keys stand together
-}
-
-func (w *walker) start(from []byte) bool {
-	var ok bool
-	switch {
-	case w.reverse && from == nil:
-		ok = w.it.Last()
-	case w.reverse:
-		ok = w.it.SeekLT(from)
-	case from == nil:
-		ok = w.it.First()
-	default:
-		ok = w.it.SeekGE(from)
+func flag(on bool, bit byte) byte {
+	if on {
+		return bit
 	}
-	return w.skip(ok)
+	return 0
 }
-
-func (w *walker) next() bool { return w.skip(w.step()) }
-
-func (w *walker) step() bool {
-	if w.reverse {
-		return w.it.Prev()
-	}
-	return w.it.Next()
-}
-
-// skip passes over reserved keys.
-func (w *walker) skip(ok bool) bool {
-	for ok && apply.IsReserved(w.it.Key()) {
-		switch {
-		case !w.bytewise:
-			ok = w.step()
-		case w.reverse:
-			ok = w.it.SeekLT([]byte(apply.ReservedPrefix))
-		default:
-			ok = w.it.SeekGE(reservedEnd)
-		}
-	}
-	return ok
-}
-
-// reservedEnd is the first key behind the reserved ones in byte order.
-var reservedEnd = func() []byte {
-	b := []byte(apply.ReservedPrefix)
-	b[len(b)-1]++
-	return b
-}()
 
 // Pair is a key and its value.
 type Pair struct{ Key, Value []byte }
 
-// DecodePage reads what Read wrote. The slices point into src.
-func DecodePage(src []byte, keysOnly bool) (pairs []Pair, last bool, err error) {
-	if len(src) == 0 || src[0] > 1 {
-		return nil, false, fmt.Errorf("%w: page", ErrMalformed)
-	}
-	last = src[0] == 1
-	src = src[1:]
+// DecodePage appends the pairs of a page, or of all parts of a pair put together,
+// to dst. Their slices point into src.
+func DecodePage(dst []Pair, src []byte, keysOnly bool) ([]Pair, error) {
 	for len(src) > 0 {
 		var p Pair
 		var ok bool
@@ -208,14 +116,11 @@ func DecodePage(src []byte, keysOnly bool) (pairs []Pair, last bool, err error) 
 			p.Value, src, ok = takeBytes(src)
 		}
 		if !ok {
-			return nil, false, fmt.Errorf("%w: page", ErrMalformed)
+			return nil, fmt.Errorf("%w: page", ErrMalformed)
 		}
-		pairs = append(pairs, p)
+		dst = append(dst, p)
 	}
-	if len(pairs) == 0 && !last {
-		return nil, false, fmt.Errorf("%w: an empty page that is not the last", ErrMalformed)
-	}
-	return pairs, last, nil
+	return dst, nil
 }
 
 func takeBytes(src []byte) (b, rest []byte, ok bool) {

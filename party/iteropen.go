@@ -1,0 +1,46 @@
+package party
+
+import (
+	"context"
+	"errors"
+	"sync/atomic"
+
+	"github.com/pebbleparty/pebbleparty/snapshot"
+)
+
+func (o *IterOptions) bounds() snapshot.Bounds {
+	return snapshot.Bounds{Lower: o.LowerBound, Upper: o.UpperBound, KeysOnly: o.KeysOnly}
+}
+
+// openPages has whoever leads fix a point in time for an iterator.
+func (db *DB) openPages(ctx context.Context, o *IterOptions, at snapshot.Position, moved *atomic.Bool) (pages, page, error) {
+	b := o.bounds()
+	for {
+		if err := ctx.Err(); err != nil {
+			return nil, page{}, err
+		}
+		s, err := db.route(ctx)
+		if err != nil {
+			return nil, page{}, db.explain(err)
+		}
+		var src pages
+		var p page
+		if s.leader != nil {
+			src, p, err = s.leader.pin(ctx, b, at)
+		} else {
+			src, p, err = s.remote.stream(ctx, b, at, moved)
+		}
+		switch {
+		case err == nil:
+			return src, p, nil
+		case !errors.Is(err, errLost):
+			return nil, page{}, wrapError(err)
+		case db.opts.NoRetry:
+			return nil, page{}, ErrLeaderLost
+		default:
+			if err := db.leave(ctx, s); err != nil {
+				return nil, page{}, db.explain(err)
+			}
+		}
+	}
+}

@@ -1,0 +1,212 @@
+package snapshot
+
+import (
+	"encoding/binary"
+	"fmt"
+
+	"github.com/cockroachdb/pebble/v2"
+
+	"github.com/pebbleparty/pebbleparty/apply"
+)
+
+// Source is what a Cursor reads: a Pebble database or snapshot.
+type Source interface {
+	NewIter(o *pebble.IterOptions) (*pebble.Iterator, error)
+}
+
+// Cursor reads pages of one point in time. It holds a Pebble iterator, and with
+// that the memtables and tables of the moment at which it was opened.
+type Cursor struct {
+	it       *pebble.Iterator
+	cmp      *pebble.Comparer
+	keysOnly bool
+	bytewise bool // reserved keys stand together
+	reverse  bool // of the walk
+	ok       bool // it stands on the next pair to be read
+
+	// A pair too large for a page is read in parts: head, then value, of which so
+	// many bytes have been read. value is Pebble's, until it moves.
+	head  []byte
+	value []byte
+	read  int
+	split bool // in the middle of such a pair
+}
+
+// NewCursor opens a cursor that sees from as it is now, within the bounds, which
+// are copied. It stands nowhere: begin with Seek. cmp is the comparer of the
+// database. The caller must Close it before from is closed.
+func NewCursor(from Source, b Bounds, cmp *pebble.Comparer) (*Cursor, error) {
+	if err := validate(cmp, b.Lower, b.Upper); err != nil {
+		return nil, err
+	}
+	if len(b.Lower) == 0 {
+		b.Lower = nil // no key is less than the empty one, and Pebble's own checks trip over it
+	}
+	if b.Lower != nil && b.Upper != nil && cmp.Compare(b.Lower, b.Upper) > 0 {
+		b.Upper = b.Lower // nothing, which Pebble does not promise
+	}
+	it, err := from.NewIter(&pebble.IterOptions{LowerBound: b.Lower, UpperBound: b.Upper})
+	if err != nil {
+		return nil, err
+	}
+	return &Cursor{it: it, cmp: cmp, keysOnly: b.KeysOnly, bytewise: cmp.Name == pebble.DefaultComparer.Name}, nil
+}
+
+// validate refuses keys that the comparer does not know. Comparers may panic with
+// them, and these may come from another process.
+func validate(cmp *pebble.Comparer, keys ...[]byte) error {
+	for _, key := range keys {
+		if err := cmp.ValidateKey.Validate(key); key != nil && err != nil {
+			return fmt.Errorf("%w: key: %w", ErrMalformed, err)
+		}
+	}
+	return nil
+}
+
+// Close frees what the cursor holds and returns the error that it met, if any.
+func (c *Cursor) Close() error { return c.it.Close() }
+
+// Seek begins a walk: the next page begins at p.
+func (c *Cursor) Seek(p Position) error {
+	if err := validate(c.cmp, p.From); err != nil {
+		return err
+	}
+	c.reverse, c.split = p.Reverse, false
+	switch {
+	case p.Reverse && p.From == nil:
+		c.ok = c.it.Last()
+	case p.Reverse:
+		c.ok = c.it.SeekLT(p.From)
+	case p.From == nil:
+		c.ok = c.it.First()
+	default:
+		c.ok = c.it.SeekGE(p.From)
+	}
+	c.skip()
+	if c.ok && p.After && !p.Reverse && p.From != nil && c.cmp.Equal(c.it.Key(), p.From) {
+		c.next()
+	}
+	return c.it.Error()
+}
+
+func (c *Cursor) next() {
+	c.step()
+	c.skip()
+}
+
+func (c *Cursor) step() {
+	if c.reverse {
+		c.ok = c.it.Prev()
+	} else {
+		c.ok = c.it.Next()
+	}
+}
+
+// skip passes over reserved keys.
+func (c *Cursor) skip() {
+	for c.ok && apply.IsReserved(c.it.Key()) {
+		switch {
+		case !c.bytewise:
+			c.step()
+		case c.reverse:
+			c.ok = c.it.SeekLT([]byte(apply.ReservedPrefix))
+		default:
+			c.ok = c.it.SeekGE(reservedEnd)
+		}
+	}
+}
+
+// reservedEnd is the first key behind the reserved ones in byte order.
+var reservedEnd = func() []byte {
+	b := []byte(apply.ReservedPrefix)
+	b[len(b)-1]++
+	return b
+}()
+
+// End says how a page ends.
+type End int
+
+const (
+	// More pairs are behind the page.
+	More End = iota
+	// Last: the page is the last one in its direction.
+	Last
+	// Part: the page is a part of one pair, which goes on in the next page. The
+	// part that completes the pair ends with More or Last.
+	Part
+)
+
+// Page appends the next page to dst, of limit bytes at most: pairs, or a part of
+// one pair that is larger by itself. With whole set it does not take pairs
+// apart, and a page of one pair may be larger. Behind the last page it appends
+// nothing.
+func (c *Cursor) Page(dst []byte, limit int, whole bool) (_ []byte, end End, err error) {
+	if c.split {
+		return c.part(dst, limit)
+	}
+	start := len(dst)
+	for c.ok {
+		key := c.it.Key()
+		n := sizeOf(key)
+		var value []byte
+		if !c.keysOnly {
+			if value, err = c.it.ValueAndErr(); err != nil {
+				return dst, 0, err
+			}
+			n += sizeOf(value)
+		}
+		if full := len(dst)-start+n > limit; full && len(dst) > start {
+			return dst, More, nil
+		} else if full && !whole {
+			c.begin(key, value)
+			return c.part(dst, limit)
+		}
+		dst = appendBytes(dst, key)
+		if !c.keysOnly {
+			dst = appendBytes(dst, value)
+		}
+		c.next()
+	}
+	return dst, Last, c.it.Error()
+}
+
+// begin begins to read a pair in parts.
+func (c *Cursor) begin(key, value []byte) {
+	c.head = appendBytes(nil, key)
+	if !c.keysOnly {
+		c.head = binary.AppendUvarint(c.head, uint64(len(value)))
+	}
+	c.value, c.read, c.split = value, 0, true
+}
+
+// part appends the next part of the pair.
+func (c *Cursor) part(dst []byte, limit int) ([]byte, End, error) {
+	if c.read < len(c.head) {
+		n := min(limit, len(c.head)-c.read)
+		dst = append(dst, c.head[c.read:c.read+n]...)
+		c.read, limit = c.read+n, limit-n
+	}
+	if at := c.read - len(c.head); at >= 0 {
+		n := min(limit, len(c.value)-at)
+		dst = append(dst, c.value[at:at+n]...)
+		c.read += n
+	}
+	if c.read < len(c.head)+len(c.value) {
+		return dst, Part, nil
+	}
+	c.head, c.value, c.split = nil, nil, false
+	c.next()
+	if c.ok {
+		return dst, More, nil
+	}
+	return dst, Last, c.it.Error()
+}
+
+// sizeOf is how many bytes b takes in a page.
+func sizeOf(b []byte) int {
+	n := 1
+	for l := len(b); l >= 0x80; l >>= 7 {
+		n++
+	}
+	return n + len(b)
+}
