@@ -125,7 +125,7 @@ func (s *Snapshot) Has(ctx context.Context, key []byte) (bool, error) {
 
 // NewIter returns an iterator over the snapshot, as DB.NewIter does; Strict
 // makes no difference, as it never has to resume. After Close of the snapshot it
-// stops with ErrClosed.
+// gives what it has read already and then stops with ErrClosed.
 func (s *Snapshot) NewIter(ctx context.Context, o *IterOptions) (*Iterator, error) {
 	return newIterator(ctx, o, s.openPages)
 }
@@ -140,8 +140,8 @@ func (s *Snapshot) openPages(ctx context.Context, o *IterOptions, at snapshot.Po
 	return src, first, wrapError(err)
 }
 
-// Close ends the snapshot: reads that come later, of its iterators too, fail
-// with ErrClosed. It waits for reads under way. Further calls do nothing and
+// Close ends the snapshot: reads that come later, also when an iterator has come
+// to the end of what it has read ahead, fail with ErrClosed. It waits for reads under way. Further calls do nothing and
 // return the same. DB.Close closes all snapshots of the handle.
 func (s *Snapshot) Close() error {
 	s.closing.Do(func() {

@@ -175,7 +175,7 @@ func TestSnapshot_ClosedFails(t *testing.T) {
 		if _, err := s.NewIter(within(t), nil); !errors.Is(err, party.ErrClosed) {
 			t.Errorf("NewIter: %v", err)
 		}
-		if it.First() || !errors.Is(it.Error(), party.ErrClosed) {
+		if it.SeekGE([]byte("a")) || !errors.Is(it.Error(), party.ErrClosed) {
 			t.Errorf("iterator: %v", it.Error())
 		}
 		sameKeys(t, "another snapshot", contents(t, other), map[string]string{"a": "1"})
