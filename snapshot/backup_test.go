@@ -157,17 +157,15 @@ func TestRestore_RefusesFlippedBits(t *testing.T) {
 			if !errors.Is(err, snapshot.ErrDamaged) {
 				t.Fatalf("bit %d flipped: at %d, error %v", bit, seq.Seq, err)
 			}
-			_, err = snapshot.Restore(t.Context(), bytes.NewReader(stream), filepath.Join(elsewhere, "db"), restoreOptions())
-			if err == nil {
-				t.Fatalf("bit %d flipped: restored", bit)
-			}
-			nothingIn(t, elsewhere)
-			if bit%7 == 0 {
-				_, err = snapshot.Restore(t.Context(), bytes.NewReader(stream), dir, restoreOptions())
-				if err == nil {
-					t.Fatalf("bit %d flipped: restored on top", bit)
+			for every, to := range map[int]string{5: filepath.Join(elsewhere, "db"), 7: dir} {
+				if bit%every != 0 {
+					continue // a check is quick, a restore is not
+				}
+				if _, err := snapshot.Restore(t.Context(), bytes.NewReader(stream), to, restoreOptions()); err == nil {
+					t.Fatalf("bit %d flipped: restored in %s", bit, to)
 				}
 			}
+			nothingIn(t, elsewhere)
 			flip(stream, bit)
 		}
 	}
