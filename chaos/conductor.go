@@ -1,0 +1,229 @@
+package chaos
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+)
+
+// conductor runs a plan. One goroutine owns all of it.
+type conductor struct {
+	plan        Plan
+	db, records string // folders
+	origin      int64  // of the times in the report, by now
+	report      *Report
+
+	crew    map[int]*process // by place; those that have not ended
+	ending  []*process       // killed, and their end has not come yet; others may have their places
+	started []int            // how many processes each place has had
+	due     []restart
+	news    chan news
+	broken  []string // violations that are no workload's business
+	failed  error    // ends the run: it is the harness that fails
+}
+
+// restart is a place that has no process until then.
+type restart struct {
+	place int
+	at    time.Time
+}
+
+// settle is how long the harness waits for what must happen soon: a leader, the
+// end of a process that was killed.
+const settle = 30 * time.Second
+
+func (c *conductor) now() int64 { return now() - c.origin }
+
+// play starts the processes, does what is planned, and ends them. When it
+// returns no process is left.
+func (c *conductor) play(ctx context.Context) error {
+	defer c.abandon()
+	for place := range c.plan.Processes {
+		if err := c.start(place); err != nil {
+			return err
+		}
+	}
+	if !c.await(ctx, settle, c.joined) {
+		c.violate("%s after the start there was no leader with everybody following", settle)
+	}
+	shift := now() - c.origin // the work begins now
+	c.origin += shift
+	for _, p := range c.crew {
+		for i := range p.spans {
+			p.spans[i].From -= shift
+			p.spans[i].To -= shift
+		}
+	}
+	for i := range c.report.Spans {
+		c.report.Spans[i].From -= shift
+		c.report.Spans[i].To -= shift
+	}
+	for _, f := range c.plan.Schedule() {
+		c.await(ctx, f.At-time.Duration(c.now()), nil)
+		if err := c.stopReason(ctx); err != nil {
+			return err
+		}
+		c.inflict(ctx, f)
+	}
+	c.await(ctx, c.plan.Duration-time.Duration(c.now()), nil)
+	if err := c.stopReason(ctx); err != nil {
+		return err
+	}
+	c.report.Duration = c.now()
+	c.dismissAll(ctx)
+	return c.stopReason(ctx)
+}
+
+func (c *conductor) stopReason(ctx context.Context) error {
+	if c.failed != nil {
+		return c.failed
+	}
+	return context.Cause(ctx)
+}
+
+func (c *conductor) violate(format string, args ...any) {
+	c.broken = append(c.broken, fmt.Sprintf(format, args...))
+}
+
+// await takes in what the processes say and starts those that are due, until ok
+// or for d, or until the run is over. It tells whether ok; nil never is.
+func (c *conductor) await(ctx context.Context, d time.Duration, ok func() bool) bool {
+	end := time.NewTimer(d)
+	defer end.Stop()
+	next := time.NewTimer(0)
+	defer next.Stop()
+	for {
+		c.startDue()
+		if ok != nil && ok() {
+			return true
+		}
+		if c.failed != nil {
+			return false
+		}
+		if at, any := c.nextDue(); any {
+			next.Reset(time.Until(at))
+		}
+		select {
+		case n := <-c.news:
+			c.take(n)
+		case <-next.C:
+		case <-end.C:
+			return false
+		case <-ctx.Done():
+			return false
+		}
+	}
+}
+
+func (c *conductor) nextDue() (at time.Time, any bool) {
+	for _, r := range c.due {
+		if !c.dying(r.place) && (!any || r.at.Before(at)) {
+			at, any = r.at, true
+		}
+	}
+	return at, any
+}
+
+// dying tells whether a killed process of the place has not ended yet. It may
+// write to its record until then, which the next one reads as it begins.
+func (c *conductor) dying(place int) bool {
+	return slices.ContainsFunc(c.ending, func(p *process) bool { return p.place == place })
+}
+
+func (c *conductor) startDue() {
+	var later []restart
+	for _, r := range c.due {
+		if time.Now().Before(r.at) || c.dying(r.place) {
+			later = append(later, r)
+			continue
+		}
+		c.failed = errors.Join(c.failed, c.start(r.place))
+	}
+	c.due = later
+}
+
+// take takes in one piece of news. A process that has ended gets a successor
+// from whoever ended it.
+func (c *conductor) take(n news) {
+	p := n.by
+	if !n.ended {
+		p.hear(n.said, n.said.At-c.origin)
+		return
+	}
+	at := n.at - c.origin
+	p.spans[len(p.spans)-1].To = at
+	c.report.Spans = append(c.report.Spans, p.spans...)
+	if c.crew[p.place] == p {
+		delete(c.crew, p.place)
+	}
+	c.ending = slices.DeleteFunc(c.ending, func(e *process) bool { return e == p })
+	if p.killed {
+		c.report.Kills++
+	}
+	if why := p.complaint(n.err); why != "" {
+		c.violate("%s", why)
+		c.due = append(c.due, restart{place: p.place, at: time.Now()})
+	}
+}
+
+// joined tells whether everybody is there and has a leader, who is one of them.
+func (c *conductor) joined() bool {
+	return len(c.crew) == c.plan.Processes && c.leader() != nil &&
+		!slices.ContainsFunc(c.living(), func(p *process) bool { return p.state != Leading && p.state != Following })
+}
+
+// living returns the processes that nothing has been done to, by place.
+func (c *conductor) living() []*process {
+	var ps []*process
+	for place := range c.plan.Processes {
+		if p := c.crew[place]; p != nil && !p.killed && !p.closing && !p.stopped {
+			ps = append(ps, p)
+		}
+	}
+	return ps
+}
+
+// leader returns the process that leads, nil if none said so. A process that has
+// been told of another leader corrects itself.
+func (c *conductor) leader() *process {
+	for _, p := range c.living() {
+		if p.state == Leading {
+			return p
+		}
+	}
+	return nil
+}
+
+// dismissAll has all processes close at once.
+func (c *conductor) dismissAll(ctx context.Context) {
+	c.due = nil
+	for _, p := range c.crew {
+		p.dismiss()
+	}
+	if c.gone(ctx, c.plan.CallTimeout+c.plan.Patience) {
+		return
+	}
+	for _, p := range c.crew {
+		c.violate("process %d (pid %d) has not closed within %s; its goroutines are in %s", p.place, p.pid, c.plan.CallTimeout+c.plan.Patience, p.stderr)
+		p.killed = true
+		_ = dumpProcess(p.cmd.Process)
+	}
+	c.gone(ctx, c.plan.Patience)
+}
+
+// gone waits until no process is left.
+func (c *conductor) gone(ctx context.Context, d time.Duration) bool {
+	return c.await(ctx, d, func() bool { return len(c.crew)+len(c.ending) == 0 })
+}
+
+// abandon kills what is left, and waits for it.
+func (c *conductor) abandon() {
+	for _, p := range c.crew {
+		_ = p.kill() // it may have ended
+	}
+	for len(c.crew)+len(c.ending) > 0 {
+		c.take(<-c.news)
+	}
+}

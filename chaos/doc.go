@@ -1,0 +1,30 @@
+// Package chaos hurts processes that have one party database open, and proves
+// from what they saw that no promise was broken.
+//
+// Run starts processes on one directory, gives them work, kills, stops and
+// disturbs them by a plan that one seed fixes, and records every call with the
+// times of its begin and return. At the end it checks what was recorded against
+// the database and its log, and returns a Report: a page of HTML, JSON and a
+// summary.
+//
+// A program that uses it calls Main before anything else: the processes are the
+// same program again. Its own code goes in as a Workload, beside or instead of
+// those that are here: Registers, Bank and Lists.
+//
+// # What is checked
+//
+//   - Registers are linearizable, over all processes and failovers (porcupine).
+//   - Money is moved once, and every iterator and snapshot sees the same total.
+//   - Every acknowledged append is in the log once, under the sequence number
+//     that its writer was told; subscribers see all of them in order, without
+//     gap or repeat, over kills.
+//   - No call fails, and none returns later than its context ends.
+//   - Processes end when they are asked to, with exit code 0, and leave neither
+//     socket nor endpoint nor replicas behind.
+//   - party.Verify finds the database whole and what its log says.
+//
+// # Time
+//
+// All times are of one clock: on Linux CLOCK_MONOTONIC, which is the same in all
+// processes, elsewhere the wall clock, which nobody may set while Run runs.
+package chaos

@@ -1,0 +1,95 @@
+package chaos
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"time"
+)
+
+// FaultKind names a way to hurt the processes.
+type FaultKind string
+
+// The faults. Those that end a process start another one in its place.
+const (
+	KillLeader     FaultKind = "kill-leader"     // SIGKILL to the process that leads
+	KillFollower   FaultKind = "kill-follower"   // SIGKILL to one that follows
+	KillAll        FaultKind = "kill-all"        // SIGKILL to all at once
+	KillStart      FaultKind = "kill-start"      // SIGKILL to one as it starts, a few times
+	KillReplay     FaultKind = "kill-replay"     // SIGKILL to all, and again while the next leader is taking over
+	TornTail       FaultKind = "torn-tail"       // SIGKILL to all, and garbage behind the end of the log
+	StopLeader     FaultKind = "stop-leader"     // SIGSTOP to the process that leads, and SIGCONT
+	StopFollower   FaultKind = "stop-follower"   // SIGSTOP to one that follows, and SIGCONT
+	CloseLeader    FaultKind = "close-leader"    // the process that leads closes its handle and ends
+	CloseFollower  FaultKind = "close-follower"  // one that follows does
+	Resign         FaultKind = "resign"          // DB.Resign in the process that leads
+	Reopen         FaultKind = "reopen"          // one process opens and closes further handles in a loop
+	RemoveSocket   FaultKind = "remove-socket"   // the leader's socket is deleted
+	RemoveEndpoint FaultKind = "remove-endpoint" // the file that says where the leader listens is deleted
+)
+
+// AllFaults returns the faults that can be done on this system, in a fixed order.
+func AllFaults() []FaultKind {
+	kinds := []FaultKind{KillLeader, KillFollower, KillAll, KillStart, KillReplay, TornTail,
+		CloseLeader, CloseFollower, Resign, Reopen}
+	if canStop {
+		// The named pipe of Windows has no file to delete.
+		kinds = append(kinds, StopLeader, StopFollower, RemoveSocket, RemoveEndpoint)
+	}
+	return kinds
+}
+
+// weight is how often a kind is drawn: a failover is what most can go wrong in.
+func (k FaultKind) weight() int {
+	switch k {
+	case KillLeader:
+		return 6
+	case KillFollower, CloseLeader, Resign, KillAll, StopLeader:
+		return 2
+	default:
+		return 1
+	}
+}
+
+// Fault is one entry of the plan: what is done, when, and against whom.
+type Fault struct {
+	Kind FaultKind
+	At   time.Duration // since the work began; later if the fault before it takes longer
+	// Pick chooses among the processes that qualify, in [0, 1).
+	Pick float64
+	// For is how long it lasts: the stop, the time between two kills, or the time
+	// until a killed process is started again.
+	For time.Duration
+}
+
+// String says all that is fixed about the fault.
+func (f Fault) String() string {
+	return fmt.Sprintf("%s %s pick %.3f for %s", f.At.Round(time.Millisecond), f.Kind, f.Pick, f.For.Round(time.Millisecond))
+}
+
+// Schedule returns the faults of the plan. It depends on Seed, Duration, Every
+// and Faults only; the same plan has the same schedule.
+func (p Plan) Schedule() []Fault {
+	p = p.withDefaults()
+	rng := rand.New(rand.NewPCG(p.Seed, 0xc4a05))
+	var bag []FaultKind
+	for _, k := range p.Faults {
+		bag = append(bag, slices.Repeat([]FaultKind{k}, k.weight())...)
+	}
+	var faults []Fault
+	for at := p.Every; ; at += p.Every/2 + time.Duration(rng.Int64N(int64(p.Every))) {
+		if at >= p.Duration-p.Every || len(bag) == 0 {
+			return faults
+		}
+		f := Fault{Kind: bag[rng.IntN(len(bag))], At: at, Pick: rng.Float64()}
+		longest := 150 * time.Millisecond
+		switch f.Kind {
+		case StopLeader, StopFollower:
+			longest = time.Second
+		case KillStart, KillReplay:
+			longest = 80 * time.Millisecond
+		}
+		f.For = time.Duration(rng.Int64N(int64(longest)))
+		faults = append(faults, f)
+	}
+}

@@ -1,0 +1,208 @@
+package chaos
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/pebbleparty/pebbleparty/party"
+)
+
+// workerEnv says to Main what to do, as JSON of orders.
+const workerEnv = "PEBBLEPARTY_CHAOS_WORKER"
+
+// orders are what a process is started with.
+type orders struct {
+	DB      string        `json:"db"`
+	Records string        `json:"records"`
+	Place   int           `json:"place"`
+	N       int           `json:"n"` // how many were in this place before
+	Lanes   int           `json:"lanes"`
+	Pause   time.Duration `json:"pause"`
+	Timeout time.Duration `json:"timeout"`
+	Seed    uint64        `json:"seed"`
+}
+
+// command is what a process is told while it works, a line of JSON on its
+// standard input. The end of the input has it close and end.
+type command struct {
+	Do    string `json:"do"` // "resign" or "reopen"
+	Times int    `json:"times,omitempty"`
+}
+
+// said is what a process says, a line of JSON on its standard output: a change of
+// role.
+type said struct {
+	At     int64  `json:"at"`
+	Role   string `json:"role"`
+	Term   uint64 `json:"term"`
+	Leader int    `json:"leader"`
+	Cause  string `json:"cause,omitempty"`
+}
+
+// Main does the work of a process that Run started, and ends it. In any other
+// process it returns at once. Call it first in main or TestMain, with the Job of
+// the plan; nil is Standard.
+func Main(j *Job) {
+	text := os.Getenv(workerEnv)
+	if text == "" {
+		return
+	}
+	if j == nil {
+		j = Standard()
+	}
+	// A terminal sends it to all; who runs the chaos decides.
+	signal.Ignore(os.Interrupt)
+	if err := work(text, j); err != nil {
+		fmt.Fprintf(os.Stderr, "chaos: %v\n", err)
+		os.Exit(1)
+	}
+	os.Exit(0)
+}
+
+// worker is the process that Main runs.
+type worker struct {
+	orders
+	job     *Job
+	db      *party.DB
+	out     *recorder
+	closing atomic.Bool
+
+	mu  sync.Mutex
+	say *json.Encoder // under mu
+}
+
+func work(text string, j *Job) error {
+	w := &worker{job: j, say: json.NewEncoder(os.Stdout)}
+	if err := json.Unmarshal([]byte(text), &w.orders); err != nil {
+		return fmt.Errorf("%s: %w", workerEnv, err)
+	}
+	if err := j.validate(); err != nil {
+		return err
+	}
+	last, err := lastNotes(w.Records, w.Place, w.N)
+	if err != nil {
+		return err
+	}
+	file, err := os.OpenFile(filepath.Join(w.Records, recordName(w.Place, w.N)), os.O_CREATE|os.O_EXCL|os.O_WRONLY|os.O_APPEND, 0o600)
+	if err != nil {
+		return err
+	}
+	w.out = &recorder{file: file}
+	o := j.options()
+	o.Events.RoleChanged = w.roleChanged
+	ctx, cancel := context.WithTimeout(context.Background(), w.Timeout)
+	defer cancel()
+	w.db, err = party.Open(ctx, w.DB, o)
+	if err != nil {
+		return errors.Join(fmt.Errorf("open: %w", err), w.out.close())
+	}
+	return errors.Join(w.run(last), w.out.close())
+}
+
+func (w *worker) roleChanged(c party.RoleChange) {
+	s := said{At: now(), Role: c.Role.String(), Term: c.Term, Leader: c.LeaderPID}
+	if c.Cause != nil {
+		s.Cause = c.Cause.Error()
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	_ = w.say.Encode(s) // who listened is gone: the end of standard input says so
+}
+
+// run works until standard input ends, and closes. Calls are under way as the
+// handle closes: that they end too is part of what is checked.
+func (w *worker) run(last map[string]string) error {
+	ctx, cancel := context.WithCancel(context.Background())
+	var lanes sync.WaitGroup
+	for i, workload := range w.job.Workloads {
+		for index := range w.Lanes {
+			l := &Lane{
+				DB: w.db, workload: workload.Name(), out: w.out, timeout: w.Timeout,
+				ID:      fmt.Sprintf("%s-%d-%d-%d", workload.Name(), w.Place, w.N, index),
+				Process: w.Place, Index: index, last: last[noteKey(workload.Name(), index)],
+				Rand: rand.New(rand.NewPCG(w.Seed, uint64(w.Place)<<48|uint64(w.N)<<24|uint64(i)<<12|uint64(index))),
+			}
+			lanes.Go(func() { w.lane(ctx, workload, l) })
+		}
+	}
+	w.obey(ctx, &lanes)
+	w.closing.Store(true)
+	err := w.db.Close()
+	cancel()
+	lanes.Wait()
+	if err != nil {
+		return fmt.Errorf("close: %w", err)
+	}
+	return nil
+}
+
+// lane works until the handle closes.
+func (w *worker) lane(ctx context.Context, workload Workload, l *Lane) {
+	pause := time.NewTimer(0)
+	defer pause.Stop()
+	for {
+		select {
+		case <-pause.C:
+		case <-ctx.Done():
+			return
+		}
+		if err := workload.Work(ctx, l); err != nil {
+			if w.closing.Load() && (errors.Is(err, party.ErrClosed) || errors.Is(err, context.Canceled)) {
+				return
+			}
+			w.out.trouble(l, err)
+			return
+		}
+		wait := time.Duration(0)
+		if w.Pause > 0 {
+			wait = time.Duration(l.Rand.Int64N(2 * int64(w.Pause)))
+		}
+		pause.Reset(wait)
+	}
+}
+
+// obey does what it is told until standard input ends, which it does too when
+// the process that runs the chaos dies.
+func (w *worker) obey(ctx context.Context, jobs *sync.WaitGroup) {
+	in := bufio.NewScanner(os.Stdin)
+	for in.Scan() {
+		var c command
+		if err := json.Unmarshal(in.Bytes(), &c); err != nil {
+			w.out.trouble(&Lane{workload: "orders"}, err)
+			return
+		}
+		jobs.Go(func() {
+			if err := w.do(ctx, c); err != nil && !w.closing.Load() {
+				w.out.trouble(&Lane{workload: c.Do}, err)
+			}
+		})
+	}
+}
+
+func (w *worker) do(ctx context.Context, c command) error {
+	ctx, cancel := context.WithTimeout(ctx, w.Timeout)
+	defer cancel()
+	if c.Do == "resign" {
+		return w.db.Resign(ctx)
+	}
+	for range c.Times {
+		db, err := party.Open(ctx, w.DB, w.job.options())
+		if err != nil {
+			return fmt.Errorf("open: %w", err)
+		}
+		if err := db.Close(); err != nil {
+			return fmt.Errorf("close: %w", err)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,199 @@
+package chaos
+
+import (
+	"cmp"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Report is what came of a plan. It belongs to the caller. Times are nanoseconds
+// since the work began.
+type Report struct {
+	Seed      uint64    `json:"seed"`
+	Started   time.Time `json:"started"`
+	Duration  int64     `json:"duration"`
+	Processes int       `json:"processes"`
+	System    string    `json:"system"`
+	Dir       string    `json:"dir,omitempty"` // where database and records are; "" if they were removed
+
+	Calls      int   `json:"calls"`
+	Writes     int   `json:"writes"`     // that succeeded
+	Unanswered int   `json:"unanswered"` // calls of processes that were killed during them
+	Kills      int   `json:"kills"`      // processes that were killed
+	Leaders    int   `json:"leaders"`    // terms that somebody led in
+	LongestGap int64 `json:"longestGap"` // time without a write that succeeded
+
+	Verdicts     []Verdict      `json:"verdicts"`
+	Availability []Availability `json:"availability"`
+	Faults       []Done         `json:"faults"`
+	Spans        []Span         `json:"spans"`
+
+	calls       []Call
+	attachments map[string][]byte
+}
+
+// Availability says what one kind of fault cost. Durations are nanoseconds.
+type Availability struct {
+	Kind     FaultKind `json:"kind"`
+	Count    int       `json:"count"`
+	Longest  int64     `json:"longest"`  // time without a write that succeeded
+	Recovery []int64   `json:"recovery"` // see Done, ascending
+}
+
+// OK tells whether nothing was violated.
+func (r *Report) OK() bool {
+	return !slices.ContainsFunc(r.Verdicts, func(v Verdict) bool { return len(v.Violations) > 0 })
+}
+
+func (r *Report) add(v Verdict) { r.Verdicts = append(r.Verdicts, v) }
+
+// measure counts, and finds what the faults cost.
+func (r *Report) measure() {
+	var starts, ends []int64 // of writes that succeeded; ends sorted, starts in step with calls
+	var writes []Call
+	for _, c := range r.calls {
+		r.Calls++
+		if !c.Answered() {
+			r.Unanswered++
+		}
+		if c.Write && c.OK() {
+			writes = append(writes, c)
+			starts, ends = append(starts, c.Start), append(ends, c.End)
+		}
+	}
+	r.Writes = len(writes)
+	slices.Sort(ends)
+	terms := map[uint64]bool{}
+	for _, s := range r.Spans {
+		if s.State == Leading {
+			terms[s.Term] = true
+		}
+	}
+	r.Leaders = len(terms)
+	r.charge(ends)
+	kinds := map[FaultKind]*Availability{}
+	for i := range r.Faults {
+		f := &r.Faults[i]
+		until := r.Duration
+		if i+1 < len(r.Faults) {
+			until = r.Faults[i+1].At
+		}
+		first, _ := slices.BinarySearch(starts, f.At)
+		for _, w := range writes[first:] {
+			if w.Start >= until {
+				break
+			}
+			if took := w.End - f.At; f.Recovery == 0 || took < f.Recovery {
+				f.Recovery = took
+			}
+		}
+		a := kinds[f.Kind]
+		if a == nil {
+			a = &Availability{Kind: f.Kind}
+			kinds[f.Kind] = a
+		}
+		a.Count++
+		a.Longest = max(a.Longest, f.Gap)
+		if f.Recovery > 0 {
+			a.Recovery = append(a.Recovery, f.Recovery)
+		}
+	}
+	for _, kind := range slices.Sorted(maps.Keys(kinds)) {
+		a := kinds[kind]
+		slices.Sort(a.Recovery)
+		r.Availability = append(r.Availability, *a)
+	}
+	slices.SortStableFunc(r.Availability, func(a, b Availability) int { return cmp.Compare(b.Longest, a.Longest) })
+}
+
+// charge gives each fault the longest time without a write among those that it
+// is to blame for: a time that faults happened in is the first one's, any other
+// that of the last fault before it. ends are sorted.
+func (r *Report) charge(ends []int64) {
+	before, next := int64(0), 0 // next: the first fault at or behind before
+	for _, end := range append(slices.Clone(ends), r.Duration) {
+		for next < len(r.Faults) && r.Faults[next].At < before {
+			next++
+		}
+		blame := next - 1
+		if next < len(r.Faults) && r.Faults[next].At < end {
+			blame = next
+		}
+		if blame >= 0 {
+			r.Faults[blame].Gap = max(r.Faults[blame].Gap, end-before)
+		}
+		r.LongestGap = max(r.LongestGap, end-before)
+		before = max(before, end)
+	}
+}
+
+// Median returns the median of the recovery times, in nanoseconds, 0 if there are none.
+func (a Availability) Median() int64 {
+	if len(a.Recovery) == 0 {
+		return 0
+	}
+	return a.Recovery[len(a.Recovery)/2]
+}
+
+// Summary returns a few lines of text.
+func (r *Report) Summary() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "seed %d: %s, %d processes, %d faults, %d processes killed, %d terms\n",
+		r.Seed, time.Duration(r.Duration).Round(time.Millisecond), r.Processes, len(r.Faults), r.Kills, r.Leaders)
+	fmt.Fprintf(&b, "%d calls, %d writes succeeded, %d calls died with their process; the longest time without a write was %s\n\n", r.Calls, r.Writes, r.Unanswered, since(r.LongestGap))
+	fmt.Fprintf(&b, "%-16s %5s  %20s  %s\n", "fault", "times", "longest without write", "write after it (median)")
+	for _, a := range r.Availability {
+		fmt.Fprintf(&b, "%-16s %5d  %20s  %s\n", a.Kind, a.Count, since(a.Longest), since(a.Median()))
+	}
+	b.WriteByte('\n')
+	for _, v := range r.Verdicts {
+		word := "ok"
+		switch {
+		case len(v.Violations) > 0:
+			word = "VIOLATED"
+		case v.Undecided != "":
+			word = "undecided"
+		}
+		fmt.Fprintf(&b, "%-10s %-9s %s\n", v.Name, word, strings.TrimSpace(v.Detail+" "+v.Undecided))
+		for _, text := range v.Violations {
+			fmt.Fprintf(&b, "           - %s\n", text)
+		}
+	}
+	return b.String()
+}
+
+// WriteJSON writes the report, with all but the calls, as JSON.
+func (r *Report) WriteJSON(w io.Writer) error {
+	e := json.NewEncoder(w)
+	e.SetIndent("", " ")
+	return e.Encode(r)
+}
+
+// WriteFiles writes the report to the file path, as HTML, and beside it as JSON,
+// with ".json" added to the name, and what checks attached, with their names
+// added. They are not synced.
+func (r *Report) WriteFiles(path string) error {
+	for name, b := range r.attachments {
+		if err := os.WriteFile(path+"."+name, b, 0o666); err != nil {
+			return err
+		}
+	}
+	page, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	err = errors.Join(r.WriteHTML(page, filepath.Base(path)+"."), page.Close())
+	data, jerr := os.Create(path + ".json")
+	if jerr != nil {
+		return errors.Join(err, jerr)
+	}
+	return errors.Join(err, r.WriteJSON(data), data.Close())
+}

@@ -1,0 +1,216 @@
+package chaos
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/pebbleparty/pebbleparty/party"
+)
+
+// Run runs the plan, checks what came of it, and returns a Report; ask its OK
+// whether all was well. It blocks for the duration of the plan, and for start,
+// end and checks besides, some seconds as a rule.
+//
+// An error means that the plan could not be run or checked to its end: ctx ended,
+// a process could not be started, the plan makes no sense. What the database does
+// wrong is in the Report. The processes have ended in every case.
+func Run(ctx context.Context, p Plan) (_ *Report, err error) {
+	p = p.withDefaults()
+	if err := p.validate(); err != nil {
+		return nil, err
+	}
+	temporary := p.Dir == ""
+	if temporary {
+		if p.Dir, err = os.MkdirTemp("", "pebbleparty-chaos-"); err != nil {
+			return nil, fmt.Errorf("chaos: %w", err)
+		}
+	}
+	c := &conductor{
+		plan: p, db: filepath.Join(p.Dir, "db"), records: filepath.Join(p.Dir, "records"),
+		crew: map[int]*process{}, started: make([]int, p.Processes), news: make(chan news),
+		origin: now(),
+		report: &Report{
+			Seed: p.Seed, Started: time.Now(), Processes: p.Processes, Dir: p.Dir,
+			System:      fmt.Sprintf("%s/%s, %d processors, %s", runtime.GOOS, runtime.GOARCH, runtime.NumCPU(), runtime.Version()),
+			attachments: map[string][]byte{},
+		},
+	}
+	if err := c.run(ctx); err != nil {
+		return nil, fmt.Errorf("chaos: seed %d: %w (kept for a look: %s)", p.Seed, err, p.Dir)
+	}
+	if temporary && c.report.OK() {
+		c.report.Dir = ""
+		if err := os.RemoveAll(p.Dir); err != nil {
+			return nil, fmt.Errorf("chaos: %w", err)
+		}
+	}
+	return c.report, nil
+}
+
+func (c *conductor) run(ctx context.Context) error {
+	if err := os.MkdirAll(c.records, 0o700); err != nil {
+		return err
+	}
+	if old, err := os.ReadDir(c.records); err != nil || len(old) > 0 {
+		return errors.Join(err, fmt.Errorf("%s is not empty", c.records))
+	}
+	if err := c.prepare(ctx); err != nil {
+		return fmt.Errorf("prepare: %w", err)
+	}
+	if err := c.play(ctx); err != nil {
+		return err
+	}
+	return c.check(ctx)
+}
+
+// prepare makes the database.
+func (c *conductor) prepare(ctx context.Context) error {
+	db, err := party.Open(ctx, c.db, c.plan.Job.options())
+	if err != nil {
+		return err
+	}
+	for _, w := range c.plan.Job.Workloads {
+		if err := w.Prepare(ctx, db); err != nil {
+			return errors.Join(fmt.Errorf("%s: %w", w.Name(), err), db.Close())
+		}
+	}
+	return db.Close()
+}
+
+// check judges all that is to be judged.
+func (c *conductor) check(ctx context.Context) error {
+	h, err := readHistory(c.records, c.origin)
+	if err != nil {
+		return err
+	}
+	r := c.report
+	r.calls = h.calls
+	slices.SortStableFunc(r.Spans, func(a, b Span) int {
+		return cmp.Or(cmp.Compare(a.Process, b.Process), cmp.Compare(a.From, b.From))
+	})
+	r.measure()
+	r.add(Verdict{Name: "processes", Detail: fmt.Sprintf("%d processes started; those that were not killed ended well", sum64(c.started)), Violations: c.broken})
+	r.add(c.left("files", "no socket, no endpoint", "nats.sock", "endpoint"))
+	r.add(judgeCalls(h, r.Spans, c.plan))
+
+	verify := Verdict{Name: "verify"}
+	if found, err := party.VerifyWith(ctx, c.db, c.plan.Job.options()); err != nil {
+		verify.violate(err.Error())
+	} else {
+		verify.Detail = fmt.Sprintf("%d keys, %d entries of the log, %d keys are what the log says", found.Keys, found.Entries, found.Compared)
+	}
+	r.add(verify)
+	if err := c.judge(ctx, h); err != nil {
+		return err
+	}
+	// Replicas of killed processes are swept as a leader begins, which the judgement
+	// had one do.
+	r.add(c.left("replicas", "none is left", "replicas/*", "nats.sock", "endpoint"))
+	return context.Cause(ctx)
+}
+
+// judge has the workloads judge.
+func (c *conductor) judge(ctx context.Context, h *history) error {
+	db, err := party.Open(ctx, c.db, c.plan.Job.options())
+	if err != nil {
+		c.report.add(Verdict{Name: "open", Violations: []string{err.Error()}})
+		return nil
+	}
+	for _, w := range c.plan.Job.Workloads {
+		e := &Evidence{DB: db, Dir: c.db, Notes: h.notes[w.Name()], Now: c.now, Attach: func(name string) (io.WriteCloser, error) {
+			return &attachment{name: name, to: c.report.attachments}, nil
+		}}
+		for _, call := range h.calls {
+			if call.Workload == w.Name() {
+				e.Calls = append(e.Calls, call)
+			}
+		}
+		v := w.Check(ctx, e)
+		v.Name = cmp.Or(v.Name, w.Name())
+		c.report.add(v)
+	}
+	if err := db.Close(); err != nil {
+		c.report.add(Verdict{Name: "close", Violations: []string{err.Error()}})
+	}
+	return nil
+}
+
+// left looks for files below the folder party that should be gone.
+func (c *conductor) left(name, detail string, patterns ...string) Verdict {
+	v := Verdict{Name: name, Detail: detail}
+	for _, p := range patterns {
+		found, err := filepath.Glob(filepath.Join(c.db, "party", filepath.FromSlash(p)))
+		if err != nil {
+			v.violate(err.Error())
+		}
+		for _, path := range found {
+			v.violate("left behind: " + strings.TrimPrefix(path, c.db+string(filepath.Separator)))
+		}
+	}
+	return v
+}
+
+// judgeCalls looks at what is the same for all workloads: errors, and calls that
+// return too late. A process does not see time pass while it is stopped.
+func judgeCalls(h *history, spans []Span, p Plan) Verdict {
+	v := Verdict{Name: "calls"}
+	for _, t := range h.trouble {
+		v.violate(t)
+	}
+	stopped := map[int][]Span{}
+	for _, s := range spans {
+		if s.State == Stopped {
+			stopped[s.Process] = append(stopped[s.Process], s)
+		}
+	}
+	var longest int64
+	for _, c := range h.calls {
+		if !c.Answered() {
+			continue
+		}
+		took := c.End - c.Start
+		for _, s := range stopped[c.Process] {
+			took -= max(0, min(s.To, c.End)-max(s.From, c.Start))
+		}
+		longest = max(longest, took)
+		if limit := int64(p.CallTimeout + p.Patience); took > limit {
+			v.violate(fmt.Sprintf("%s %s by process %d at %s took %s", c.Name, c.Key, c.Process, since(c.Start), since(took)))
+		}
+	}
+	v.Detail = fmt.Sprintf("%d calls, none failed but by Close; the longest took %s", len(h.calls), since(longest))
+	return v
+}
+
+func sum64(ns []int) int {
+	total := 0
+	for _, n := range ns {
+		total += n
+	}
+	return total
+}
+
+// attachment is a file beside the report, until that is written.
+type attachment struct {
+	name string
+	to   map[string][]byte
+	b    []byte
+}
+
+func (a *attachment) Write(b []byte) (int, error) {
+	a.b = append(a.b, b...)
+	return len(b), nil
+}
+
+func (a *attachment) Close() error {
+	a.to[a.name] = a.b
+	return nil
+}
