@@ -1,4 +1,4 @@
-.PHONY: test race lint bench fuzz demo ci
+.PHONY: test race lint bench fuzz chaos demo ci
 
 test:
 	go test ./...
@@ -22,6 +22,12 @@ fuzz:
 			echo "== $$dir $$f"; go test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) "$$dir"; \
 		done; \
 	done
+
+# A long plan; CHAOS_SEED=N repeats one.
+CHAOS_TIME ?= 10m
+CHAOS_SEED ?= 0
+chaos:
+	go run ./cmd/demo chaos --duration $(CHAOS_TIME) --seed $(CHAOS_SEED) --quiet --report chaos.html
 
 demo:
 	go run ./cmd/demo

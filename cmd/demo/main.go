@@ -18,6 +18,8 @@ import (
 	"time"
 
 	"github.com/alecthomas/kong"
+
+	"github.com/pebbleparty/pebbleparty/chaos"
 )
 
 type commandLine struct {
@@ -37,6 +39,7 @@ type commandLine struct {
 	Restore restoreCommand `cmd:"" help:"Make a database of a backup, or apply an incremental one to it."`
 	Verify  verifyCommand  `cmd:"" help:"Read a whole database, or a backup, and check it."`
 	Party   partyCommand   `cmd:"" default:"withargs" help:"The main job, and what happens without a command: load Go's source tree from several processes while leaders are killed, then compare."`
+	Chaos   chaosCommand   `cmd:"" help:"Prove it: kill, stop and disturb processes at work by a plan that a seed fixes, and check every call."`
 	Worker  workerCommand  `cmd:"" hidden:"" help:"One of the main job's processes."`
 }
 
@@ -47,7 +50,10 @@ func (c *commandLine) Validate() error {
 	return nil
 }
 
-func main() { os.Exit(run(os.Args[1:])) }
+func main() {
+	chaos.Main(nil) // one of the processes of the command chaos goes no further
+	os.Exit(run(os.Args[1:]))
+}
 
 // run is the whole program; it returns the exit code.
 func run(args []string) int {
