@@ -19,6 +19,7 @@ type conductor struct {
 	ending  []*process       // killed, and their end has not come yet; others may have their places
 	started []int            // how many processes each place has had
 	due     []restart
+	halted  bool // nothing is started
 	news    chan news
 	broken  []string // violations that are no workload's business
 	failed  error    // ends the run: it is the harness that fails
@@ -60,12 +61,17 @@ func (c *conductor) play(ctx context.Context) error {
 		c.report.Spans[i].From -= shift
 		c.report.Spans[i].To -= shift
 	}
+	free := time.Duration(0) // faults that took long are not followed by a heap of those that had to wait
 	for _, f := range c.plan.Schedule() {
-		c.await(ctx, f.At-time.Duration(c.now()), nil)
+		if free > c.plan.Duration-c.plan.Every/2 {
+			break
+		}
+		c.await(ctx, max(f.At, free)-time.Duration(c.now()), nil)
 		if err := c.stopReason(ctx); err != nil {
 			return err
 		}
 		c.inflict(ctx, f)
+		free = time.Duration(c.now()) + c.plan.Every/4
 	}
 	c.await(ctx, c.plan.Duration-time.Duration(c.now()), nil)
 	if err := c.stopReason(ctx); err != nil {
@@ -119,6 +125,9 @@ func (c *conductor) await(ctx context.Context, d time.Duration, ok func() bool) 
 
 func (c *conductor) nextDue() (at time.Time, any bool) {
 	for _, r := range c.due {
+		if c.halted {
+			break
+		}
 		if !c.dying(r.place) && (!any || r.at.Before(at)) {
 			at, any = r.at, true
 		}
@@ -133,6 +142,9 @@ func (c *conductor) dying(place int) bool {
 }
 
 func (c *conductor) startDue() {
+	if c.halted {
+		return
+	}
 	var later []restart
 	for _, r := range c.due {
 		if time.Now().Before(r.at) || c.dying(r.place) {
@@ -198,7 +210,7 @@ func (c *conductor) leader() *process {
 
 // dismissAll has all processes close at once.
 func (c *conductor) dismissAll(ctx context.Context) {
-	c.due = nil
+	c.halted = true
 	for _, p := range c.crew {
 		p.dismiss()
 	}

@@ -168,17 +168,15 @@ func (c *conductor) killAll(ctx context.Context, f Fault, d *Done) error {
 		if i > 0 {
 			c.await(ctx, f.For, nil)
 		}
-		if err := c.killEveryone(ctx); err != nil {
+		err := c.killEveryone(ctx)
+		if err == nil && f.Kind == TornTail {
+			d.Note, err = tearTail(filepath.Join(c.db, "party", "log"), f.Pick)
+		}
+		if err != nil {
+			c.failed = err // it is no longer known who is there
 			return err
 		}
-		if f.Kind == TornTail {
-			note, err := tearTail(filepath.Join(c.db, "party", "log"), f.Pick)
-			if err != nil {
-				return err
-			}
-			d.Note = note
-		}
-		c.due = nil
+		c.due, c.halted = nil, false
 		for place := range c.plan.Processes {
 			c.due = append(c.due, restart{place: place, at: time.Now()})
 		}
@@ -188,6 +186,7 @@ func (c *conductor) killAll(ctx context.Context, f Fault, d *Done) error {
 
 // killEveryone returns when no process is left: the kernel has closed its files.
 func (c *conductor) killEveryone(ctx context.Context) error {
+	c.halted = true
 	for _, p := range c.crew {
 		if err := p.kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
 			return err

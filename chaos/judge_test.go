@@ -1,0 +1,143 @@
+package chaos_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/pebbleparty/pebbleparty/chaos"
+)
+
+// expect fails unless a verdict has a violation with the text; "" is none at all.
+func expect(t *testing.T, v chaos.Verdict, text string) {
+	t.Helper()
+	all := strings.Join(v.Violations, "\n")
+	if text == "" && all != "" {
+		t.Errorf("violated: %s", all)
+	}
+	if text != "" && !strings.Contains(all, text) {
+		t.Errorf("violations %q, want one with %q", all, text)
+	}
+}
+
+// call is one that was answered between start and end; end 0 is never.
+func call(lane, name, key, input, output string, start, end int64) chaos.Call {
+	return chaos.Call{Op: chaos.Op{Name: name, Key: key, Input: input, Write: name != "get"}, Lane: lane, Start: start, End: end, Output: output}
+}
+
+func TestRegisters_Judge(t *testing.T) {
+	for _, tc := range []struct {
+		name  string
+		calls []chaos.Call
+		want  string
+	}{
+		{"in order", []chaos.Call{call("a", "set", "k", "1", "", 1, 2), call("b", "get", "k", "", "1", 3, 4)}, ""},
+		{"a stale read", []chaos.Call{call("a", "set", "k", "1", "", 1, 2), call("b", "get", "k", "", "", 3, 4)}, "not linearizable"},
+		{"a lost write", []chaos.Call{
+			call("a", "set", "k", "1", "", 1, 2), call("a", "set", "k", "2", "", 3, 4), call("final", "get", "k", "", "1", 9, 10)}, "not linearizable"},
+		{"seen and gone again", []chaos.Call{
+			call("a", "set", "k", "1", "", 1, 0), call("b", "get", "k", "", "1", 3, 4), call("b", "get", "k", "", "", 5, 6)}, "not linearizable"},
+		{"no answer, took effect late", []chaos.Call{
+			call("a", "set", "k", "1", "", 1, 0), call("b", "get", "k", "", "", 3, 4), call("b", "get", "k", "", "1", 5, 6)}, ""},
+		{"no answer, took effect twice", []chaos.Call{
+			call("a", "set", "k", "1", "", 1, 0), call("b", "get", "k", "", "1", 3, 4), call("b", "set", "k", "2", "", 5, 6),
+			call("b", "get", "k", "", "1", 7, 8)}, "not linearizable"},
+		{"swapped", []chaos.Call{call("a", "cas", "k", "\t1", "true", 1, 2), call("b", "get", "k", "", "1", 3, 4)}, ""},
+		{"swapped by two", []chaos.Call{call("a", "cas", "k", "\t1", "true", 1, 2), call("b", "cas", "k", "\t2", "true", 3, 4)}, "not linearizable"},
+		{"not swapped though it was so", []chaos.Call{call("a", "cas", "k", "\t1", "false", 1, 2)}, "not linearizable"},
+		{"a swap without an answer", []chaos.Call{call("a", "cas", "k", "\t1", "", 1, 0), call("b", "get", "k", "", "1", 3, 4)}, ""},
+		{"deleted", []chaos.Call{call("a", "set", "k", "1", "", 1, 2), call("a", "delete", "k", "", "", 3, 4), call("b", "get", "k", "", "1", 5, 6)}, "not linearizable"},
+	} {
+		t.Run(tc.name, func(t *testing.T) { expect(t, chaos.JudgeRegisters(tc.calls), tc.want) })
+	}
+}
+
+func TestBank_Judge(t *testing.T) {
+	balances := func(change map[int]int) map[string]string {
+		m := map[string]string{}
+		for i := range 16 {
+			m[fmt.Sprintf("bank/account/%02d", i)] = fmt.Sprint(1000 + change[i])
+		}
+		return m
+	}
+	move := call("a", "move", "r1", "0 1 5", "7", 1, 2)
+	unanswered := call("a", "move", "r1", "0 1 5", "", 1, 0)
+	receipt := map[string]string{"r1": "0 1 5"}
+	for _, tc := range []struct {
+		name     string
+		calls    []chaos.Call
+		receipts map[string]string
+		balances map[string]string
+		want     string
+	}{
+		{"moved", []chaos.Call{move}, receipt, balances(map[int]int{0: -5, 1: 5}), ""},
+		{"lost", []chaos.Call{move}, nil, balances(nil), "was acknowledged"},
+		{"no answer, and not moved", []chaos.Call{unanswered}, nil, balances(nil), ""},
+		{"no answer, and moved", []chaos.Call{unanswered}, receipt, balances(map[int]int{0: -5, 1: 5}), ""},
+		{"moved twice", []chaos.Call{move}, receipt, balances(map[int]int{0: -10, 1: 10}), "by the receipts"},
+		{"half of it", []chaos.Call{move}, receipt, balances(map[int]int{0: -5}), "by the receipts"},
+		{"from nobody", nil, receipt, balances(map[int]int{0: -5, 1: 5}), "nobody made it"},
+		{"a total in between", []chaos.Call{call("b", "total-iterator", "", "", "15995", 1, 2)}, nil, balances(nil), "not 16000"},
+		{"a total without an account", []chaos.Call{call("b", "total-snapshot", "", "", "15000 in 15 accounts", 1, 2)}, nil, balances(nil), "15 accounts"},
+	} {
+		t.Run(tc.name, func(t *testing.T) { expect(t, chaos.JudgeBank(tc.calls, tc.receipts, tc.balances), tc.want) })
+	}
+}
+
+func TestLists_Judge(t *testing.T) {
+	const first, second = "list/a/00000000", "list/a/00000001"
+	log := []chaos.Seen{chaos.NewSeen(3, "set:"+first), chaos.NewSeen(5, "set:"+second)}
+	acked := []chaos.Call{call("a", "append", first, "", "3", 1, 2), call("a", "append", second, "", "5", 3, 4)}
+	note := func(texts ...string) (notes []chaos.Note) {
+		for _, text := range texts {
+			notes = append(notes, chaos.Note{Process: 1, Text: text})
+		}
+		return notes
+	}
+	for _, tc := range []struct {
+		name  string
+		calls []chaos.Call
+		notes []chaos.Note
+		log   []chaos.Seen
+		want  string
+	}{
+		{"all well", acked, note("3 set:"+first, "5 set:"+second), log, ""},
+		{"a subscriber that is behind", acked, note("3 set:" + first), log, ""},
+		{"a gap", acked, note("5 set:" + second), log, "where the log has"},
+		{"a repeat", acked, note("3 set:"+first, "3 set:"+first), log, "where the log has"},
+		{"another key", acked, note("3 set:" + second), log, "where the log has"},
+		{"an event that is not in the log", acked, note("3 set:"+first, "5 set:"+second, "6 set:x"), log, "nothing"},
+		{"lost", acked, nil, log[:1], "not at all"},
+		{"acknowledged under another number", []chaos.Call{acked[0], call("a", "append", second, "", "4", 3, 4)}, nil, log, "under 5"},
+		{"twice", acked, nil, append(log[:2:2], chaos.NewSeen(6, "set:"+second)), "again under 6"},
+		{"out of order", acked, nil, []chaos.Seen{chaos.NewSeen(3, "set:"+second), chaos.NewSeen(5, "set:"+first)}, "should come"},
+		{"from nobody", acked[:1], nil, log, "nobody wrote it"},
+		{"no answer", []chaos.Call{acked[0], call("a", "append", second, "", "", 3, 0)}, nil, log, ""},
+	} {
+		t.Run(tc.name, func(t *testing.T) { expect(t, chaos.JudgeLists(tc.calls, tc.notes, tc.log), tc.want) })
+	}
+}
+
+func TestCalls_Judge(t *testing.T) {
+	p := chaos.Plan{CallTimeout: time.Second, Patience: time.Second}
+	late := []chaos.Call{call("a", "get", "k", "", "", 0, int64(5*time.Second))}
+	stopped := []chaos.Span{{State: chaos.Stopped, From: int64(time.Second), To: int64(9*time.Second) / 2}}
+	expect(t, chaos.JudgeCalls(late, nil, nil, p), "took 5s")
+	expect(t, chaos.JudgeCalls(late, nil, stopped, p), "")
+	expect(t, chaos.JudgeCalls(nil, []string{"process 1: leader lost"}, nil, p), "leader lost")
+}
+
+// A time without writes is charged to the fault that it began with.
+func TestReport_Availability(t *testing.T) {
+	calls := []chaos.Call{
+		call("a", "set", "k", "1", "", 5, 10), call("a", "set", "k", "1", "", 11, 20),
+		call("a", "set", "k", "1", "", 21, 70), call("a", "set", "k", "1", "", 71, 75),
+		call("a", "set", "k", "1", "", 76, 99),
+	}
+	r := chaos.Measured(100, calls, []chaos.Done{{Kind: chaos.KillLeader, At: 30}, {Kind: chaos.KillAll, At: 60}, {Kind: chaos.Resign, At: 74}})
+	got := fmt.Sprint(r.Faults[0].Gap, r.Faults[1].Gap, r.Faults[2].Gap, r.LongestGap, r.Faults[1].Recovery, r.Faults[2].Recovery)
+	if want := "50 0 24 50 15 25"; got != want {
+		t.Errorf("gaps of the three faults, longest, recoveries: %s, want %s", got, want)
+	}
+}
