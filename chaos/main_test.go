@@ -1,6 +1,7 @@
 package chaos_test
 
 import (
+	"os"
 	"testing"
 
 	"go.uber.org/goleak"
@@ -8,7 +9,10 @@ import (
 	"github.com/pebbleparty/pebbleparty/chaos"
 )
 
+// jobEnv says which job the processes of a test do.
+const jobEnv = "CHAOS_TEST_JOB"
+
 func TestMain(m *testing.M) {
-	chaos.Main(nil)
+	chaos.Main(jobs[os.Getenv(jobEnv)])
 	goleak.VerifyTestMain(m)
 }

@@ -1,0 +1,224 @@
+package chaos_test
+
+import (
+	"context"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+
+	"github.com/pebbleparty/pebbleparty/chaos"
+	"github.com/pebbleparty/pebbleparty/party"
+)
+
+// errOwn is what a workload of these tests fails with.
+var errOwn = errors.New("something of the workload's own")
+
+// own is a workload as a user writes it. Its work is one write, but for what
+// spoil does.
+type own struct {
+	spoil   func(ctx context.Context, l *chaos.Lane) error
+	verdict chaos.Verdict
+}
+
+func (own) Name() string                             { return "own" }
+func (own) Prepare(context.Context, *party.DB) error { return nil }
+
+func (w own) Work(ctx context.Context, l *chaos.Lane) error {
+	return l.Do(ctx, chaos.Op{Name: "write", Key: "own", Write: true}, func(ctx context.Context) (string, error) {
+		if w.spoil != nil {
+			if err := w.spoil(ctx, l); err != nil {
+				return "", err
+			}
+		}
+		return "", l.DB.Set(ctx, []byte("own"), []byte(l.ID), pebble.Sync)
+	})
+}
+
+func (w own) Check(ctx context.Context, e *chaos.Evidence) chaos.Verdict {
+	if _, err := e.DB.Get(ctx, []byte("own")); err != nil {
+		return chaos.Verdict{Violations: []string{err.Error()}}
+	}
+	return w.verdict
+}
+
+func jobOf(w own) *chaos.Job { return &chaos.Job{Workloads: []chaos.Workload{w}} }
+
+var jobs = map[string]*chaos.Job{
+	"good":     jobOf(own{}),
+	"violated": jobOf(own{verdict: chaos.Verdict{Violations: []string{"the check says so"}}}),
+	"exits": jobOf(own{spoil: func(_ context.Context, l *chaos.Lane) error {
+		if l.Process == 1 && l.ID == "own-1-0-0" {
+			os.Stderr.WriteString("last words\n")
+			os.Exit(3)
+		}
+		return nil
+	}}),
+	"fails": jobOf(own{spoil: func(_ context.Context, l *chaos.Lane) error {
+		if l.Process == 0 {
+			return errOwn
+		}
+		return nil
+	}}),
+	"late": jobOf(own{spoil: func(ctx context.Context, l *chaos.Lane) error {
+		if l.Process == 0 && l.State == nil {
+			l.State = true
+			<-ctx.Done()
+			<-time.After(500 * time.Millisecond) // what must not happen
+		}
+		return nil
+	}}),
+	"deaf": jobOf(own{spoil: func(context.Context, *chaos.Lane) error { select {} }}),
+}
+
+// plan returns a short one without faults, in which processes do a job.
+func plan(t *testing.T, job string) chaos.Plan {
+	return chaos.Plan{
+		Seed: 1, Duration: 700 * time.Millisecond, Processes: 2, Lanes: 1, Faults: []chaos.FaultKind{}, Dir: t.TempDir(),
+		Job: jobs[job],
+		Command: func() (*exec.Cmd, error) {
+			cmd := exec.Command(os.Args[0])
+			cmd.Env = append(os.Environ(), jobEnv+"="+job)
+			return cmd, nil
+		},
+	}
+}
+
+// run runs a plan and returns its violations.
+func run(t *testing.T, p chaos.Plan) (*chaos.Report, string) {
+	t.Helper()
+	report, err := chaos.Run(t.Context(), p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all []string
+	for _, v := range report.Verdicts {
+		for _, text := range v.Violations {
+			all = append(all, v.Name+": "+text)
+		}
+	}
+	if report.OK() != (len(all) == 0) {
+		t.Errorf("OK is %v with violations %q", report.OK(), all)
+	}
+	return report, strings.Join(all, "\n")
+}
+
+// What a harness is good for is what it finds.
+func TestRun_Finds(t *testing.T) {
+	for _, tc := range []struct {
+		job, want string
+	}{
+		{"good", ""},
+		{"violated", "own: the check says so"},
+		{"exits", "last words"},
+		{"fails", errOwn.Error()},
+		{"late", "calls: write own by process"},
+	} {
+		t.Run(tc.job, func(t *testing.T) {
+			p := plan(t, tc.job)
+			if tc.job == "late" {
+				p.CallTimeout, p.Patience = 4*time.Second, time.Millisecond
+				p.Duration = 5 * time.Second
+			}
+			report, got := run(t, p)
+			if tc.want == "" && got != "" || !strings.Contains(got, tc.want) {
+				t.Errorf("violations %q, want %q", got, tc.want)
+			}
+			if report.Writes == 0 {
+				t.Error("no write was recorded")
+			}
+			if _, err := os.Stat(filepath.Join(p.Dir, "records")); err != nil {
+				t.Errorf("a folder that was given is kept: %v", err)
+			}
+		})
+	}
+}
+
+// A process that does not close is found, and does not hold up the end.
+func TestRun_FindsProcessThatDoesNotClose(t *testing.T) {
+	p := plan(t, "deaf")
+	p.CallTimeout, p.Patience = 3*time.Second, 2*time.Second
+	report, err := chaos.Run(t.Context(), p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(report.Summary(), "has not closed within") {
+		t.Errorf("not found:\n%s", report.Summary())
+	}
+}
+
+// Faults that are done to a user's own processes, and a report that is written.
+func TestRun_OwnJob(t *testing.T) {
+	p := plan(t, "good")
+	p.Duration, p.Every, p.Faults = 2*time.Second, 200*time.Millisecond, []chaos.FaultKind{chaos.KillLeader}
+	report, got := run(t, p)
+	if got != "" || report.Kills == 0 || report.Leaders < 2 {
+		t.Errorf("violations %q, %d kills, %d leaders", got, report.Kills, report.Leaders)
+	}
+	path := filepath.Join(t.TempDir(), "report.html")
+	if err := report.WriteFiles(path); err != nil {
+		t.Fatal(err)
+	}
+	page, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, bad := range []string{"{{", "http://", "https://", "src="} {
+		if strings.Contains(string(page), bad) {
+			t.Errorf("the page has %q in it", bad)
+		}
+	}
+	if _, err := os.Stat(path + ".json"); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestRun_Cancelled(t *testing.T) {
+	ctx, cancel := context.WithCancelCause(t.Context())
+	p := plan(t, "good")
+	p.Duration, p.Every, p.Faults = time.Hour, 50*time.Millisecond, []chaos.FaultKind{chaos.KillFollower}
+	p.Progress = func(string) { cancel(errOwn) }
+	if _, err := chaos.Run(ctx, p); !errors.Is(err, errOwn) {
+		t.Errorf("error %v, want %v", err, errOwn)
+	}
+}
+
+func TestPlan_Refused(t *testing.T) {
+	for name, p := range map[string]chaos.Plan{
+		"no lanes":      {Lanes: -1},
+		"unknown fault": {Faults: []chaos.FaultKind{"earthquake"}},
+		"negative":      {Duration: -1},
+		"same names":    {Job: &chaos.Job{Workloads: []chaos.Workload{own{}, own{}}}},
+		"events":        {Job: &chaos.Job{Options: &party.Options{Events: party.Events{RoleChanged: func(party.RoleChange) {}}}}},
+	} {
+		p.Dir = t.TempDir()
+		if _, err := chaos.Run(t.Context(), p); err == nil {
+			t.Errorf("%s: ran", name)
+		}
+	}
+}
+
+func TestPlan_SeedFixesSchedule(t *testing.T) {
+	p := chaos.Plan{Seed: 7, Duration: time.Minute}
+	first, again := p.Schedule(), p.Schedule()
+	if len(first) < 50 || !reflect.DeepEqual(first, again) {
+		t.Errorf("%d faults, then %d others", len(first), len(again))
+	}
+	kinds := map[chaos.FaultKind]bool{}
+	for _, f := range first {
+		kinds[f.Kind] = true
+	}
+	if len(kinds) < 10 {
+		t.Errorf("only %d kinds in a minute", len(kinds))
+	}
+	p.Seed = 8
+	if reflect.DeepEqual(first, p.Schedule()) {
+		t.Error("another seed gives the same schedule")
+	}
+}
