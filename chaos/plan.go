@@ -126,7 +126,7 @@ func (p Plan) withDefaults() Plan {
 func (p Plan) validate() error {
 	var errs []error
 	if p.Processes < 1 || p.Lanes < 1 {
-		errs = append(errs, errors.New("Processes and Lanes must be positive"))
+		errs = append(errs, errors.New("a plan needs processes and lanes"))
 	}
 	if p.Duration < 0 || p.Every < 0 || p.CallTimeout < 0 || p.Patience < 0 {
 		errs = append(errs, errors.New("a duration is negative"))
