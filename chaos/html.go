@@ -24,7 +24,8 @@ type points struct {
 	Process []int    `json:"process"`
 	Op      []int    `json:"op"` // index of ops
 	Ops     []string `json:"ops"`
-	Writes  []int    `json:"writes"` // that succeeded, in each step of Step
+	OpWrite []bool   `json:"opWrite"` // which of Ops are writes
+	Writes  []int    `json:"writes"`  // that succeeded, in each step of Step
 	Reads   []int    `json:"reads"`
 	Step    int64    `json:"step"`
 	Of      int      `json:"of"` // how many there are in all
@@ -84,7 +85,7 @@ func (r *Report) points() points {
 		name := c.Workload + " " + c.Name
 		if _, ok := index[name]; !ok {
 			index[name] = len(p.Ops)
-			p.Ops = append(p.Ops, name)
+			p.Ops, p.OpWrite = append(p.Ops, name), append(p.OpWrite, c.Write)
 		}
 		d := int64(-1)
 		if c.Answered() {

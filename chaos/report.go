@@ -158,7 +158,7 @@ func (r *Report) Summary() string {
 		word := "ok"
 		switch {
 		case len(v.Violations) > 0:
-			word = "VIOLATED"
+			word, v.Detail = "VIOLATED", ""
 		case v.Undecided != "":
 			word = "undecided"
 		}

@@ -115,7 +115,7 @@ type Evidence struct {
 // Verdict is what a check found.
 type Verdict struct {
 	Name       string   `json:"name"`
-	Detail     string   `json:"detail"`               // what was looked at, in a few words
+	Detail     string   `json:"detail"`               // what was found, in a few words; shown if nothing was violated
 	Violations []string `json:"violations,omitempty"` // none: all is well
 	Undecided  string   `json:"undecided,omitempty"`  // why a part could not be judged
 	Link       string   `json:"link,omitempty"`       // name of a file that was attached
