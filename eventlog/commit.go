@@ -72,6 +72,18 @@ func OpenCommit(path string, id ID) (*Commit, error) {
 // commit word, ErrCorrupt for a damaged one, ErrVersion. The caller compares ID.
 func ReadCommit(path string) (*Commit, error) { return mapCommit(path, mmap.RDONLY) }
 
+// CreateCommit makes a commit word of zeros that lives no longer than the kernel does: nothing is synced. One that is
+// there is replaced. It serves processes to tell each other something, with the guarantees of memory.
+func CreateCommit(path string, id ID) (*Commit, error) {
+	if err := writeCommit(path, id, func(*os.File) error { return nil }); err != nil {
+		return nil, fmt.Errorf("create commit word %s: %w", path, err)
+	}
+	return mapCommit(path, mmap.RDWR)
+}
+
+// AlterCommit opens a commit word that is there, to write to it. The errors are those of ReadCommit.
+func AlterCommit(path string) (*Commit, error) { return mapCommit(path, mmap.RDWR) }
+
 // NewMemCommit returns a commit word in heap memory, for file systems in memory. Its ID is zero.
 func NewMemCommit() *Commit {
 	c := &Commit{}
@@ -83,9 +95,17 @@ func newMemWords() *commitWords {
 	return &commitWords{term: new(atomic.Uint64), committed: new(atomic.Uint64), durable: new(atomic.Uint64)}
 }
 
-// createCommit writes the file beside and renames it: nobody ever maps a half one, whose missing blocks would be a bus
-// error on a full disk.
 func createCommit(path string, id ID) error {
+	// A power cut must not leave the name of an empty file,
+	if err := writeCommit(path, id, (*os.File).Sync); err != nil {
+		return err
+	}
+	return syncDir(vfs.Default, filepath.Dir(path)) // nor two leaders with two files
+}
+
+// writeCommit writes the file beside and renames it: nobody ever maps a half one, whose missing blocks would be a bus
+// error on a full disk.
+func writeCommit(path string, id ID, sync func(*os.File) error) error {
 	b := make([]byte, commitSize)
 	copy(b, commitMagic)
 	binary.LittleEndian.PutUint32(b[8:], version)
@@ -97,14 +117,14 @@ func createCommit(path string, id ID) error {
 		return err
 	}
 	_, err = f.Write(b)
-	err = errors.Join(err, f.Sync(), f.Close()) // a power cut must not leave the name of an empty file
+	err = errors.Join(err, sync(f), f.Close())
 	if err == nil {
 		err = os.Rename(beside, path)
 	}
 	if err != nil {
 		return errors.Join(err, os.Remove(beside))
 	}
-	return syncDir(vfs.Default, filepath.Dir(path)) // nor two leaders with two files
+	return nil
 }
 
 func mapCommit(path string, prot int) (*Commit, error) {

@@ -15,6 +15,7 @@ import (
 	"github.com/pebbleparty/pebbleparty/apply"
 	"github.com/pebbleparty/pebbleparty/embednats"
 	"github.com/pebbleparty/pebbleparty/eventlog"
+	"github.com/pebbleparty/pebbleparty/snapshot"
 )
 
 // acquire makes this process the leader; it owns lock and, if there is one, the
@@ -185,6 +186,13 @@ func (l *leader) beginTerm() error {
 	}
 	if l.word, err = eventlog.OpenCommit(l.db.path("commit"), l.log.ID()); err != nil {
 		return fmt.Errorf("open the commit word: %w", err)
+	}
+	// A word that is new, or a log that is shorter than the word says, as a disk
+	// that failed may leave it: replicas must not go by what they have.
+	if l.word.Term() == 0 || l.word.Committed() >= seq {
+		if err := snapshot.Revoke(l.ctx, l.db.path("replicas")); err != nil {
+			return err
+		}
 	}
 	l.word.SetTerm(l.term)
 	l.word.SetDurable(l.log.Durable())

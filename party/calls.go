@@ -56,6 +56,9 @@ func (db *DB) read(ctx context.Context, keys [][]byte) ([][]byte, error) {
 			return values, db.explain(err)
 		}
 	}
+	if values, ok, err := db.local.get(ctx, keys...); ok {
+		return values, err
+	}
 	c := &call{keys: keys, size: 16}
 	for _, k := range keys {
 		c.size += len(k) + 5

@@ -34,10 +34,11 @@ type config struct {
 	Sum       bool
 	Backwards bool
 	NoRetry   bool
+	Local     bool
 }
 
 func (c config) options() *party.Options {
-	o := &party.Options{NoRetry: c.NoRetry, Pebble: &pebble.Options{Logger: silent{}}}
+	o := &party.Options{NoRetry: c.NoRetry, LocalReads: c.Local, Pebble: &pebble.Options{Logger: silent{}}}
 	if c.Sum {
 		o.Pebble.Merger = sum
 	}

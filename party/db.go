@@ -31,6 +31,7 @@ type DB struct {
 	ended    chan struct{} // closed when the member has ended
 	events   *eventQueue
 	replicas *replicas // this process's own copies of the state
+	local    *local    // reads from one of them
 
 	subscriptions *subscriptions
 
@@ -95,6 +96,7 @@ func Open(ctx context.Context, dir string, opts *Options) (*DB, error) {
 	db.replicas = newReplicas(db)
 	db.subscriptions = newSubscriptions(db)
 	db.mu.changed = make(chan struct{})
+	db.local = newLocal(db)
 	run, cancel := context.WithCancel(context.Background())
 	db.cancel = cancel
 	m := &member{db: db, lock: db.path("leader.lock")}
@@ -338,6 +340,7 @@ func (db *DB) Close() error {
 		db.reads.close(ErrClosed)
 		db.subscriptions.close()
 		db.cancel()
+		db.local.close()
 		<-db.ended
 		db.replicas.close()
 		db.writes.left.Wait()

@@ -12,8 +12,14 @@ func (o *IterOptions) bounds() snapshot.Bounds {
 	return snapshot.Bounds{Lower: o.LowerBound, Upper: o.UpperBound, KeysOnly: o.KeysOnly}
 }
 
-// openPages has whoever leads fix a point in time for an iterator.
+// openPages fixes a point in time for an iterator: on a replica of this process,
+// else it has whoever leads do so.
 func (db *DB) openPages(ctx context.Context, o *IterOptions, at snapshot.Position, moved *atomic.Bool) (pages, page, error) {
+	if db.leading.Load() == nil {
+		if src, p, ok, err := db.local.openPages(ctx, o, at); ok {
+			return src, p, err
+		}
+	}
 	b := o.bounds()
 	for {
 		if err := ctx.Err(); err != nil {

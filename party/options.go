@@ -26,6 +26,23 @@ type Options struct {
 	// not been sent yet wait for the next leader all the same.
 	NoRetry bool
 
+	// LocalReads makes a handle that does not lead keep a copy of the database of
+	// its own and answer Get, GetMany, Has and NewIter from it, in this process, at
+	// about the speed of Pebble, whether there is a leader or not. The guarantee is
+	// that of a read at the leader: every read sees every write that returned, in
+	// any process, before it began. The default, false, asks the leader.
+	//
+	// The copy is made in the background once the handle follows; until it is there,
+	// and when it has to be given up, reads go to the leader, and no caller sees a
+	// difference. It is a Pebble of its own, opened with Options.Pebble, so with a
+	// block cache and memtables of its own. On disk it shares the leader's tables; it
+	// keeps those that the leader has compacted away since, at most the size of the
+	// database when it was made, besides up to about 64 MiB that it has applied
+	// itself. It is brought up to date by who reads, so a handle that does not read
+	// does not work; it is replaced by a new one after 64 MiB of log. A handle that
+	// leads has none: it reads its own database.
+	LocalReads bool
+
 	// Retention says how much of the event log is kept.
 	Retention Retention
 

@@ -117,6 +117,13 @@ func (rs *replicas) take() (*replica, error) {
 	return r, nil
 }
 
+// share adds a user of r, for one who has it.
+func (rs *replicas) share(r *replica) {
+	rs.mu.Lock()
+	r.users++
+	rs.mu.Unlock()
+}
+
 // retire makes r the current replica no longer.
 func (rs *replicas) retire(r *replica) {
 	rs.mu.Lock()

@@ -24,8 +24,13 @@ type Status struct {
 	Followers  int    // connections to the leader
 	// Cursors are the named subscriptions, in the order of their names; nil if the
 	// leader does not answer.
-	Cursors   []CursorStatus
-	Iterators int // open iterators of all processes that the leader holds a point in time for
+	Cursors []CursorStatus
+	// LocalReads: this handle answers reads from its own replica now (see
+	// Options.LocalReads), which has applied the log up to LocalApplied. Every read
+	// brings it up to Committed first; one that nobody reads stays behind.
+	LocalReads   bool
+	LocalApplied uint64
+	Iterators    int // open iterators of all processes that the leader holds a point in time for
 }
 
 // statusPatience is how long Status waits for a leader.
@@ -34,6 +39,14 @@ const statusPatience = time.Second
 // Status asks the leader how it is. It blocks for a second at most: a leader
 // that has not answered by then is reported as not Responding, which is no error.
 func (db *DB) Status(ctx context.Context) (Status, error) {
+	st, err := db.status(ctx)
+	if err == nil {
+		db.local.status(&st)
+	}
+	return st, err
+}
+
+func (db *DB) status(ctx context.Context) (Status, error) {
 	limited, cancel := context.WithTimeout(ctx, statusPatience)
 	defer cancel()
 	for {

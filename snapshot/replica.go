@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -36,7 +37,12 @@ type ReplicaOptions struct {
 type Replica struct {
 	// Immutable.
 	folder  *folder
+	revoked *eventlog.Commit // its term is not zero once the replica was revoked
 	machine *apply.Machine
+
+	// Atomic.
+	live  atomic.Pointer[eventlog.Commit] // what word has mapped; nil: nobody has followed yet
+	tired atomic.Bool                     // it has applied more log than wear
 
 	// turn holds a token, and who has taken it owns the rest.
 	turn   chan struct{}
@@ -66,25 +72,30 @@ func OpenReplica(ctx context.Context, o ReplicaOptions) (*Replica, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make a folder for a replica: %w", err)
 	}
+	// Before the checkpoint is asked for and the word is mapped: see Revoke.
+	revoked, err := eventlog.CreateCommit(filepath.Join(f.path, revokedName), eventlog.ID{})
+	if err != nil {
+		return nil, errors.Join(err, f.remove())
+	}
 	for range checkpointTries {
 		var r *Replica
-		if r, err = openCheckpoint(ctx, f, o); err == nil {
+		if r, err = openCheckpoint(ctx, f, revoked, o); err == nil {
 			return r, nil
 		}
 		if !errors.Is(err, eventlog.ErrCompacted) || ctx.Err() != nil {
 			break
 		}
 	}
-	return nil, errors.Join(err, f.remove())
+	return nil, errors.Join(err, revoked.Close(), f.remove())
 }
 
 // openCheckpoint gets a checkpoint into f and opens it.
-func openCheckpoint(ctx context.Context, f *folder, o ReplicaOptions) (_ *Replica, err error) {
+func openCheckpoint(ctx context.Context, f *folder, revoked *eventlog.Commit, o ReplicaOptions) (_ *Replica, err error) {
 	path, err := o.Checkpoint(ctx, filepath.Base(f.path))
 	if err != nil {
 		return nil, fmt.Errorf("get a checkpoint: %w", err)
 	}
-	r := &Replica{folder: f, turn: make(chan struct{}, 1), word: word{path: o.Commit}}
+	r := &Replica{folder: f, revoked: revoked, turn: make(chan struct{}, 1), word: word{path: o.Commit}}
 	if r.machine, err = apply.OpenFollower(path, o.Pebble, o.Logger); err != nil {
 		return nil, err
 	}
@@ -170,6 +181,11 @@ func (r *Replica) follow(seen uint64) error {
 	if err != nil {
 		return fmt.Errorf("read the commit word: %w", err)
 	}
+	r.live.Store(r.word.commit)
+	if r.isRevoked() { // after the word was loaded: what it says may be of the log that is there now
+		r.failed = ErrRevoked
+		return r.failed
+	}
 	upTo := max(committed, seen)
 	if upTo <= r.machine.Applied() {
 		return nil
@@ -177,6 +193,9 @@ func (r *Replica) follow(seen uint64) error {
 	if err := r.machine.Follow(r.reader, upTo); err != nil {
 		r.failed = fmt.Errorf("follow the log from %d to %d: %w", r.machine.Applied()+1, upTo, err)
 		return r.failed
+	}
+	if r.reader.Passed() > wear {
+		r.tired.Store(true)
 	}
 	return nil
 }
@@ -201,7 +220,7 @@ func (r *Replica) Worn(ctx context.Context) bool {
 		return ctx.Err() == nil
 	}
 	defer func() { r.turn <- struct{}{} }()
-	if r.failed != nil || r.reader.Passed() > wear {
+	if r.failed != nil || r.isRevoked() || r.reader.Passed() > wear {
 		return true
 	}
 	committed, err := r.word.load(r.machine.ID())
@@ -231,12 +250,12 @@ func (r *Replica) close() error {
 		case <-r.turn:
 		case <-time.After(stuckFor):
 			// A goroutine is in that Pebble for good, and has the reader.
-			return errors.Join(r.machine.Close(false), r.folder.remove())
+			return errors.Join(r.revoked.Close(), r.machine.Close(false), r.folder.remove())
 		}
 	}
 	r.failed = ErrReplicaClosed
 	r.word.close()
-	errs = append(errs, r.reader.Close(), r.machine.Close(false))
+	errs = append(errs, r.revoked.Close(), r.reader.Close(), r.machine.Close(false))
 	r.turn <- struct{}{}
 	return errors.Join(append(errs, r.folder.remove())...)
 }
