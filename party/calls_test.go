@@ -15,11 +15,12 @@ import (
 )
 
 // inEveryRole runs f against a leader, a follower, and a handle that followed
-// until its leader, another process, was killed; all that follow with local reads
+// until its leader, another process, was killed; those that follow with local reads
 // too.
 func inEveryRole(t *testing.T, f func(t *testing.T, db *party.DB)) {
 	opts := config{Sum: true}.options()
 	local := config{Sum: true, Local: true}.options()
+	askingTheLeader(t, f)
 	t.Run("local reads", func(t *testing.T) {
 		dir := newDirFor(t, opts.Pebble)
 		leads(t, open(t, dir, opts))
@@ -48,6 +49,11 @@ func inEveryRole(t *testing.T, f func(t *testing.T, db *party.DB)) {
 			}
 		}
 	})
+}
+
+// askingTheLeader is inEveryRole without local reads.
+func askingTheLeader(t *testing.T, f func(t *testing.T, db *party.DB)) {
+	opts := config{Sum: true}.options()
 	t.Run("leader", func(t *testing.T) {
 		db := open(t, newDirFor(t, opts.Pebble), opts)
 		leads(t, db)

@@ -242,7 +242,7 @@ func iterators(t *testing.T, db *party.DB, n int) {
 }
 
 func TestIterator_IsFreedWhenClosed(t *testing.T) {
-	inEveryRole(t, func(t *testing.T, db *party.DB) {
+	askingTheLeader(t, func(t *testing.T, db *party.DB) {
 		set(t, db, "k", "v")
 		var all []*party.Iterator
 		for i := range 20 {
