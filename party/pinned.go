@@ -13,11 +13,10 @@ import (
 // process: a leader's, or that of a snapshot. It reads them itself, one at a time:
 // so the end of the term never waits for the body of somebody's loop.
 type pinned struct {
-	pins     *pins
-	gate     *gate // of what it reads; cur is used within it only
-	over     error // when the gate is closed
-	keysOnly bool
-	cur      *snapshot.Cursor
+	pins *pins
+	gate *gate // of what it reads; cur is used within it only
+	over error // when the gate is closed
+	cur  *snapshot.Cursor
 
 	// Owned by the iterator.
 	index uint64 // of the next page of the walk
@@ -46,7 +45,7 @@ func (l *leader) pin(ctx context.Context, b snapshot.Bounds, at snapshot.Positio
 	if err := l.current(ctx); err != nil {
 		return nil, page{}, err
 	}
-	p := &pinned{pins: &l.scans.own, gate: l.gate, over: errLost, keysOnly: b.KeysOnly}
+	p := &pinned{pins: &l.scans.own, gate: l.gate, over: errLost}
 	return p.begin(l.machine, b, at, l.db.opts.Pebble.Comparer)
 }
 
@@ -95,12 +94,12 @@ func (p *pinned) read() (_ page, err error) {
 	if cap(p.buf) > 4*largestOwn {
 		p.buf = nil
 	}
-	if p.buf, end, err = p.cur.Page(p.buf[:0], min(pageSize(p.index), largestOwn), true); err != nil {
+	p.pairs, p.buf, end, err = p.cur.Pairs(p.pairs[:0], p.buf[:0], min(pageSize(p.index), largestOwn))
+	if err != nil {
 		return page{}, err
 	}
 	p.index++
-	p.pairs, err = snapshot.DecodePage(p.pairs[:0], p.buf, p.keysOnly)
-	return page{pairs: p.pairs, last: end == snapshot.Last}, err
+	return page{pairs: p.pairs, last: end == snapshot.Last}, nil
 }
 
 // ahead does nothing: to read a page is quick.

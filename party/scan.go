@@ -191,7 +191,7 @@ func (c *scan) page(seek *iterSeek, out []byte) ([]byte, error) {
 	if err == nil {
 		out = p.appendHead(out)
 		end := len(out) - 1 // where p.End stands
-		out, p.End, err = c.pin.Page(out, pageSize(p.Index), false)
+		out, p.End, err = c.pin.Page(out, pageSize(p.Index))
 		out[end] = byte(p.End)
 	}
 	if err != nil {

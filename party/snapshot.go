@@ -135,7 +135,7 @@ func (s *Snapshot) openPages(ctx context.Context, o *IterOptions, at snapshot.Po
 		return nil, page{}, err
 	}
 	defer s.gate.exit()
-	p := &pinned{pins: &s.pins, gate: s.gate, over: ErrClosed, keysOnly: o.KeysOnly}
+	p := &pinned{pins: &s.pins, gate: s.gate, over: ErrClosed}
 	src, first, err := p.begin(s.view, o.bounds(), at, s.cmp)
 	return src, first, wrapError(err)
 }

@@ -137,10 +137,8 @@ const (
 )
 
 // Page appends the next page to dst, of limit bytes at most: pairs, or a part of
-// one pair that is larger by itself. With whole set it does not take pairs
-// apart, and a page of one pair may be larger. Behind the last page it appends
-// nothing.
-func (c *Cursor) Page(dst []byte, limit int, whole bool) (_ []byte, end End, err error) {
+// one pair that is larger by itself. Behind the last page it appends nothing.
+func (c *Cursor) Page(dst []byte, limit int) (_ []byte, end End, err error) {
 	if c.split {
 		return c.part(dst, limit)
 	}
@@ -157,7 +155,7 @@ func (c *Cursor) Page(dst []byte, limit int, whole bool) (_ []byte, end End, err
 		}
 		if full := len(dst)-start+n > limit; full && len(dst) > start {
 			return dst, More, nil
-		} else if full && !whole {
+		} else if full {
 			c.begin(key, value)
 			return c.part(dst, limit)
 		}

@@ -170,25 +170,39 @@ func walk(t testing.TB, c *snapshot.Cursor, want []snapshot.Pair, limit int, who
 	t.Helper()
 	var parts []byte
 	for last := false; !last && pages > 0; pages-- {
-		b, end, err := c.Page([]byte("before"), limit, whole)
-		must(t, err)
-		b = bytes.TrimPrefix(b, []byte("before"))
-		last = end == snapshot.Last
-		split := end == snapshot.Part || len(parts) > 0
-		if whole && split {
-			t.Fatal("it took a pair apart")
-		}
-		if len(b) > limit && !whole {
-			t.Fatalf("a page of %d bytes, the limit is %d", len(b), limit)
-		}
-		parts = append(parts, b...)
-		if end == snapshot.Part {
-			continue
-		}
-		pairs, err := snapshot.DecodePage(nil, parts, keysOnly)
-		must(t, err)
-		if split && len(pairs) != 1 || whole && len(parts) > limit && len(pairs) != 1 {
-			t.Fatalf("%d pairs in %d bytes, the limit is %d", len(pairs), len(parts), limit)
+		var pairs []snapshot.Pair
+		if whole {
+			got, buf, end, err := c.Pairs(nil, nil, limit)
+			must(t, err)
+			if pairs, last = got, end == snapshot.Last; end == snapshot.Part {
+				t.Fatal("it took a pair apart")
+			}
+			if len(buf) > limit && len(pairs) != 1 {
+				t.Fatalf("%d pairs in %d bytes, the limit is %d", len(pairs), len(buf), limit)
+			}
+			for _, p := range pairs {
+				if p.Key == nil || (p.Value == nil) != keysOnly {
+					t.Fatalf("a pair of %#v and %.40q", p.Key, p.Value)
+				}
+			}
+		} else {
+			b, end, err := c.Page([]byte("before"), limit)
+			must(t, err)
+			b = bytes.TrimPrefix(b, []byte("before"))
+			last = end == snapshot.Last
+			split := end == snapshot.Part || len(parts) > 0
+			if len(b) > limit {
+				t.Fatalf("a page of %d bytes, the limit is %d", len(b), limit)
+			}
+			parts = append(parts, b...)
+			if end == snapshot.Part {
+				continue
+			}
+			pairs, err = snapshot.DecodePage(nil, parts, keysOnly)
+			must(t, err)
+			if split && len(pairs) != 1 {
+				t.Fatalf("%d pairs in %d bytes, the limit is %d", len(pairs), len(parts), limit)
+			}
 		}
 		if len(pairs) == 0 && !last {
 			t.Fatal("an empty page is not the last")
