@@ -126,3 +126,27 @@ func TestCommit_CloseBesideLoads(t *testing.T) {
 	wg.Wait()
 	must(t, w.Close())
 }
+
+func TestCommit_CreatedIsSeenThroughEveryMapping(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "word")
+	if _, err := eventlog.AlterCommit(path); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("alter what is not there: %v", err)
+	}
+	c, err := eventlog.CreateCommit(path, testID)
+	must(t, err)
+	if c.ID() != testID || c.Term() != 0 || c.Committed() != 0 {
+		t.Errorf("new: %v, %d, %d", c.ID(), c.Term(), c.Committed())
+	}
+	other, err := eventlog.AlterCommit(path)
+	must(t, err)
+	other.SetTerm(1)
+	must(t, other.Close())
+	if c.Term() != 1 {
+		t.Errorf("term %d", c.Term())
+	}
+	must(t, c.Close())
+	names, err := filepath.Glob(path + "*")
+	if err != nil || len(names) != 1 {
+		t.Errorf("left behind: %v, %v", names, err)
+	}
+}

@@ -19,7 +19,10 @@ import (
 // reused after it. Slices that are returned belong to the caller.
 //
 // Every read sees every write that returned, in any process, before the read
-// began.
+// began, and everything that another read had seen by then. So a process reads its
+// own writes, and no sequence of reads, in whatever processes, goes back in time.
+// With Options.LocalReads that is no different; only then reads do not wait for a
+// leader, if the handle has its replica.
 
 // Get returns the value of key. The error is pebble.ErrNotFound if there is none.
 func (db *DB) Get(ctx context.Context, key []byte) ([]byte, error) {

@@ -85,6 +85,25 @@ func ExampleOptions() {
 	// Output: leading
 }
 
+// A handle that follows keeps a copy of the database and reads that.
+func ExampleOptions_localReads() {
+	dir, err := os.MkdirTemp("", "party-example")
+	check(err)
+	defer os.RemoveAll(dir)
+	ctx := context.Background()
+	leader, err := party.Open(ctx, dir, nil) // in another process, say
+	check(err)
+	defer leader.Close()
+	db, err := party.Open(ctx, dir, &party.Options{LocalReads: true})
+	check(err)
+	defer db.Close()
+
+	check(leader.Set(ctx, []byte("k"), []byte("v"), pebble.Sync))
+	v, err := db.Get(ctx, []byte("k")) // asks nobody, once the copy is there
+	fmt.Printf("%s %v\n", v, err)
+	// Output: v <nil>
+}
+
 func ExampleDB_Get() {
 	ctx := context.Background()
 	db, done := exampleDB()

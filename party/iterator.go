@@ -34,6 +34,10 @@ type IterOptions struct {
 // An iterator that does not move for a minute loses its point in time too, unless
 // this process leads: then it goes on as with a new leader.
 //
+// With Options.LocalReads a handle that does not lead has the point in time in its
+// own replica, if there is one when the iterator is opened: then neither a leader
+// that goes away nor a pause ends it, and nothing is sent.
+//
 // The leader sends pages of up to 256 KiB ahead, the more the longer a walk in one
 // direction is, so that a loop does not wait for each. At most 2 MiB of them are
 // under way for one iterator, wherever they wait, besides the page that it is on;
@@ -86,7 +90,7 @@ type opener func(ctx context.Context, o *IterOptions, at snapshot.Position, move
 // has returned. It stands nowhere: begin with First, Last, SeekGE or SeekLT.
 //
 // NewIter asks the leader and waits for its answer, which brings the first keys
-// along. ctx is for the whole life of the iterator; when it ends the iterator
+// along; with Options.LocalReads it asks this process's replica. ctx is for the whole life of the iterator; when it ends the iterator
 // stops with its error. The bounds are copied. The caller must Close the iterator,
 // because the leader holds its point in time: Pebble cannot remove what is
 // deleted or overwritten while an iterator may still look at it.

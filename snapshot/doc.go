@@ -11,6 +11,10 @@
 // committed when it was asked for. It stays what it is whatever happens to
 // leaders, to the log and to the replica.
 //
+// A Get after Replica.Current sees all that anybody was told of before Current was
+// called. Once Revoke has returned no replica answers any more that was there when
+// it began.
+//
 // A backup is one point in time. Restoring gives all of it or nothing: a stream
 // that was cut short or changed, in a single bit, is refused with ErrDamaged.
 //
@@ -23,7 +27,8 @@
 //
 // Each replica has a folder, named by 32 random hexadecimal digits, beside those
 // of the others. In it are the file lock, whose flock is held while the replica
-// lives, and the checkpoints that were made for it, the last of which it has open
+// lives; the file revoked, a commit word of eventlog's whose term a leader sets to 1
+// to end its use; and the checkpoints that were made for it, the last of which it has open
 // as a Pebble database. Nothing is synced and nothing in it has a use once the
 // lock is free: Sweep removes it then.
 //

@@ -452,3 +452,90 @@ func TestCheckpointPath_StaysWithinReplicas(t *testing.T) {
 		t.Errorf("%s, %v", path, err)
 	}
 }
+
+func TestReplica_CurrentSeesAllThatIsCommitted(t *testing.T) {
+	o := newOrigin(t)
+	r := o.replica()
+	for i := range 200 {
+		value := fmt.Sprint(i)
+		o.set("k", value)
+		must(t, r.Current(t.Context()))
+		if v, err := r.Get(nil, []byte("k")); err != nil || string(v) != value {
+			t.Fatalf("it has %q, %v after %s was committed", v, err, value)
+		}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	must(t, r.Current(ctx)) // nothing is missing: it does not look
+	o.set("k", "more")
+	if err := r.Current(ctx); err != nil && !errors.Is(err, context.Canceled) {
+		t.Errorf("with a context that has ended: %v", err)
+	}
+}
+
+func TestReplica_RevokedAnswersNoMore(t *testing.T) {
+	o := newOrigin(t)
+	r, idle := o.replica(), o.replica()
+	o.set("k", "1")
+	must(t, r.Current(t.Context()))
+	must(t, snapshot.Revoke(t.Context(), o.o.Root))
+	for name, r := range map[string]*snapshot.Replica{"in use": r, "never used": idle} {
+		for range 2 {
+			if err := r.Current(t.Context()); !errors.Is(err, snapshot.ErrRevoked) {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+		if _, err := r.View(t.Context(), 0); !errors.Is(err, snapshot.ErrRevoked) {
+			t.Errorf("%s: view: %v", name, err)
+		}
+		if !r.Worn(t.Context()) {
+			t.Errorf("%s: not worn", name)
+		}
+	}
+	fresh := o.replica()
+	must(t, fresh.Current(t.Context()))
+	o.see(fresh, "k", "1")
+}
+
+// What is left of replicas whose processes are gone does not keep a leader from
+// its term, damaged or not; one that is alive and cannot be revoked does.
+func TestRevoke_OfTheDeadAndTheDamaged(t *testing.T) {
+	o := newOrigin(t)
+	must(t, snapshot.Revoke(t.Context(), filepath.Join(o.o.Root, "none")))
+	dead := filepath.Join(o.o.Root, strings.Repeat("ab", 16))
+	must(t, os.MkdirAll(dead, 0o700))
+	must(t, os.WriteFile(filepath.Join(dead, "revoked"), nil, 0o600))
+	r := o.replica()
+	must(t, snapshot.Revoke(t.Context(), o.o.Root))
+	if err := r.Current(t.Context()); !errors.Is(err, snapshot.ErrRevoked) {
+		t.Errorf("beside a dead one: %v", err)
+	}
+	other := o.replica()
+	for _, name := range o.replicas() {
+		path := filepath.Join(o.o.Root, name, "revoked")
+		must(t, os.Remove(path))
+		must(t, os.WriteFile(path, []byte("x"), 0o600))
+	}
+	if err := snapshot.Revoke(t.Context(), o.o.Root); !errors.Is(err, eventlog.ErrForeign) {
+		t.Errorf("of a living one that is damaged: %v", err)
+	}
+	must(t, other.Current(t.Context()))
+}
+
+func TestReplica_TiredGoesOn(t *testing.T) {
+	o := newOrigin(t)
+	r := o.replica()
+	must(t, r.Current(t.Context()))
+	for i := 0; !r.Tired(); i++ {
+		if i == 200 {
+			t.Fatal("it never tires")
+		}
+		o.set("k", strings.Repeat("x", 1<<20))
+		must(t, r.Current(t.Context()))
+	}
+	o.set("k", "1")
+	must(t, r.Current(t.Context()))
+	if v, err := r.Get(nil, []byte("k")); err != nil || string(v) != "1" {
+		t.Errorf("it has %.20q, %v", v, err)
+	}
+}
