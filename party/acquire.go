@@ -187,9 +187,10 @@ func (l *leader) beginTerm() error {
 	if l.word, err = eventlog.OpenCommit(l.db.path("commit"), l.log.ID()); err != nil {
 		return fmt.Errorf("open the commit word: %w", err)
 	}
-	// A word that is new, or a log that is shorter than the word says, as a disk
-	// that failed may leave it: replicas must not go by what they have.
-	if l.word.Term() == 0 || l.word.Committed() >= seq {
+	// A word that is new, or not the last leader's, or a log that is shorter than
+	// the word says, as a disk that failed may leave it: replicas must not go by what
+	// they have.
+	if t := l.word.Term(); t == 0 || t != l.term-1 || l.word.Committed() >= seq {
 		if err := snapshot.Revoke(l.ctx, l.db.path("replicas")); err != nil {
 			return err
 		}

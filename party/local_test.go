@@ -144,6 +144,9 @@ func TestLocalReads_AreMonotonicTogether(t *testing.T) {
 	}
 	goOn := func() {
 		a, r := acked.Load()+100, reads.Load()+200
+		defer func() {
+			t.Logf("%d of %d writes, %d of %d reads", acked.Load(), a, reads.Load(), r)
+		}()
 		until(t, "writes and reads go on", func() bool {
 			return t.Failed() || acked.Load() >= a && reads.Load() >= r
 		})
