@@ -96,9 +96,15 @@ func removeLocked(path string, lock *flock.Flock) error {
 	if removed != nil {
 		removed = ignoreNotExist(os.Remove(lockPath))
 	}
-	gone := ignoreNotExist(os.Remove(path))
-	if _, taken := os.Stat(lockPath); taken == nil {
-		gone = nil // by somebody who came in between: a sweep, or the maker of the folder
+	var gone error
+	for range 10 { // a sweep may have come in between and left again
+		if gone = ignoreNotExist(os.Remove(path)); gone == nil {
+			break
+		}
+		if _, taken := os.Stat(lockPath); taken == nil {
+			gone = nil // by a sweep, or by the maker of the folder: it is theirs now
+			break
+		}
 	}
 	return errors.Join(err, removed, gone)
 }
