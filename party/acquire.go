@@ -75,14 +75,14 @@ func checkRoom(dir string, fs vfs.FS) error {
 // openParts opens what does not depend on each other at the same time: a
 // failover waits for it.
 func (l *leader) openParts() error {
+	there, err := eventlog.Exists(l.db.opts.Pebble.FS, l.db.path("log"))
+	if err != nil {
+		return err
+	}
 	var front, parts sync.WaitGroup
 	var server, log, listen error
 	if l.station == nil {
 		front.Go(func() { l.station, server = newStation(l.db.log) })
-	}
-	there, err := eventlog.Exists(l.db.opts.Pebble.FS, l.db.path("log"))
-	if err != nil {
-		return err
 	}
 	if there {
 		front.Go(func() { log = l.openLog() })
