@@ -155,9 +155,6 @@ func appendEntry(dst []byte, c *Command, nanos int64) []byte {
 	return append(dst, c.Repr[8:]...)
 }
 
-// MovesCursor tells of a log entry that it has the Cursor flag.
-func MovesCursor(entry []byte) bool { return len(entry) > 1 && entry[1]&entryCursor != 0 }
-
 // DecodeEntry decodes a log entry. The batch points into src and was checked.
 func DecodeEntry(src []byte) (Entry, error) {
 	var e Entry

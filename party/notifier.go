@@ -2,6 +2,7 @@ package party
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -40,6 +41,8 @@ type notifier struct {
 	// Owned by run.
 	entries []byte
 	marks   []mark
+	ops     []apply.Op // of the entry that is looked at
+	quiet   []heard
 	through uint64 // what is on the list has been held against all up to here
 }
 
@@ -178,68 +181,85 @@ func (n *notifier) look() {
 	n.news.missed = false
 	n.news.Unlock()
 
-	var told []*wait
-	var notices []notice
 	n.mu.Lock()
 	committed := n.word.Committed()
-	checks := 0
+	n.quiet = n.quiet[:0]
 	for who, w := range n.list {
-		if w.after >= most {
-			continue // it came after the news
+		if w.after < most { // else it came after the news
+			n.quiet = append(n.quiet, heard{who, w, n.through})
 		}
-		through := most
-		if missed {
-			through = n.through
-		} else {
-			through = n.quiet(w, most, &checks)
-		}
-		if through < most {
-			n.remove(who)
-			told = append(told, w)
-			notices = append(notices, notice{max(through, w.after), committed})
-		}
+	}
+	told := n.quiet
+	if !missed {
+		told = n.touched()
+	}
+	for _, h := range told {
+		n.remove(h.who)
 	}
 	n.through = most
 	n.mu.Unlock()
-	for i, w := range told {
-		w.tell(notices[i])
+	for _, h := range told {
+		h.tell(notice{max(h.through, h.after), committed})
 	}
 }
 
-// quiet returns up to where the news do not touch a wait, most if none of it does.
-func (n *notifier) quiet(w *wait, most uint64, checks *int) uint64 {
-	at := 0
+// heard is a wait that the news are held against: nothing up to through touches it.
+type heard struct {
+	who waiter
+	*wait
+	through uint64
+}
+
+// touched takes out of quiet, and returns, those whom the news touch. Each entry
+// is decoded once.
+func (n *notifier) touched() (told []heard) {
+	at, checks := 0, 0
 	for _, m := range n.marks {
+		if len(n.quiet) == 0 {
+			break
+		}
 		entry := n.entries[at:m.end]
 		at = m.end
-		if m.seq <= w.after {
-			continue
-		}
-		if apply.MovesCursor(entry) {
-			continue // else a worker's Ack would wake it
-		}
-		if len(w.ranges) == 0 || n.touches(entry, w.ranges, checks) {
-			return m.seq - 1
-		}
+		readable := n.decode(entry)
+		n.quiet = slices.DeleteFunc(n.quiet, func(h heard) bool {
+			if m.seq <= h.after || readable && !n.touches(h.ranges, &checks) {
+				return false
+			}
+			h.through = m.seq - 1
+			told = append(told, h)
+			return true
+		})
 	}
-	return most
+	return told
 }
 
-// touches tells whether an entry touches one of ranges, as far as that may be
-// looked at.
-func (n *notifier) touches(entry []byte, ranges []bounds, checks *int) bool {
+// decode reads the operations of an entry; false: whoever reads it says why not.
+func (n *notifier) decode(entry []byte) bool {
 	e, err := apply.DecodeEntry(entry)
-	if err != nil {
-		return true // whoever reads it says so
+	n.ops = n.ops[:0]
+	if err != nil || e.Cursor {
+		return err == nil // a cursor is no event
 	}
 	ops := apply.ReadOps(e.Repr)
 	for op, ok := ops.Next(); ok; op, ok = ops.Next() {
+		n.ops = append(n.ops, op)
+	}
+	return true
+}
+
+// touches tells whether the operations touch one of ranges, as far as that may be
+// looked at.
+func (n *notifier) touches(ranges []bounds, checks *int) bool {
+	if len(ranges) == 0 {
+		return len(n.ops) > 0
+	}
+	for i := range n.ops {
 		if *checks += len(ranges); *checks > newsChecks {
 			return true
 		}
-		for i := range ranges {
-			clipped := op
-			if ranges[i].clip(n.compare, &clipped) {
+		for j := range ranges {
+			clipped := n.ops[i]
+			if ranges[j].clip(n.compare, &clipped) {
 				return true
 			}
 		}
