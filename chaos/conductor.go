@@ -176,6 +176,9 @@ func (c *conductor) take(n news) {
 	}
 	if why := p.complaint(n.err); why != "" {
 		c.violate("%s", why)
+		if p.closing {
+			return // whoever told it to close waits for its end, and starts the next
+		}
 		c.due = append(c.due, restart{place: p.place, at: time.Now()})
 	}
 }

@@ -21,8 +21,13 @@ const (
 	flushEvery = 250 * time.Millisecond
 )
 
-// keepEvery is how often retention by age is looked at.
-const keepEvery = time.Minute
+const (
+	// keepEvery is how often retention by age is looked at.
+	keepEvery = time.Minute
+	// visibleEvery is how often the leader looks whether others can find it: for so
+	// long a process that opens may have to wait after somebody removed a file.
+	visibleEvery = time.Second
+)
 
 // keep does the leader's housekeeping until the term ends: it has Pebble flush
 // when much is unflushed, removes what retention lets go, and forgets transfers
@@ -32,6 +37,8 @@ func (l *leader) keep() {
 	retention := eventlog.Retention{MaxBytes: o.MaxBytes, MaxAge: o.MaxAge, HoldBytes: o.CursorBytes}
 	tick := time.NewTicker(keepEvery)
 	defer tick.Stop()
+	look := time.NewTicker(visibleEvery)
+	defer look.Stop()
 	sweep := time.NewTicker(transferIdle)
 	defer sweep.Stop()
 	unflushed := l.replayed
@@ -62,6 +69,7 @@ func (l *leader) keep() {
 			l.retain(retention)
 		case <-tick.C:
 			l.retain(retention)
+		case <-look.C:
 			l.stayVisible()
 		}
 	}

@@ -288,6 +288,27 @@ func TestOpen_LongPaths(t *testing.T) {
 	p.do(request{Op: "set", Key: []byte("name"), Value: []byte("2")})
 }
 
+// TestOpen_FindsLeaderWhoseFilesWereRemoved: whatever cleans up in the folder, a
+// new process need not wait for the leader to change, and those that are there
+// notice nothing.
+func TestOpen_FindsLeaderWhoseFilesWereRemoved(t *testing.T) {
+	for _, name := range []string{"endpoint", "nats.sock"} {
+		t.Run(name, func(t *testing.T) {
+			if name == "nats.sock" && runtime.GOOS == "windows" {
+				t.Skip("a named pipe cannot be removed")
+			}
+			dir := newDir(t)
+			open(t, dir, nil)
+			follower := open(t, dir, nil)
+			hasRole(t, follower, party.Following)
+			must(t, os.Remove(filepath.Join(dir, "party", name)))
+			p := start(t, config{Dir: dir})
+			p.do(request{Op: "set", Key: []byte("k"), Value: []byte(name)})
+			expect(t, follower, "k", name)
+		})
+	}
+}
+
 // TestOpen_ContextCancelled: nobody finds a leader that has lost its endpoint
 // file, and Open ends with its context.
 func TestOpen_ContextCancelled(t *testing.T) {
