@@ -563,9 +563,13 @@ func statusOfAll(t *testing.T, db *party.DB) {
 	must(t, b.Set([]byte("a"), nil, nil))
 	seq, err := db.Apply(ctx, &b, nil)
 	must(t, err)
-	s, err := db.Status(ctx)
-	must(t, err)
-	if !s.Responding || s.Committed < seq || s.Applied < seq || s.Term == 0 || s.LeaderPID == 0 || s.FirstSeq == 0 || len(s.Database) != 32 {
+	var s party.Status
+	until(t, "what is committed to be applied", func() bool {
+		s, err = db.Status(ctx)
+		must(t, err)
+		return s.Applied >= seq
+	})
+	if !s.Responding || s.Committed < seq || s.Term == 0 || s.LeaderPID == 0 || s.FirstSeq == 0 || len(s.Database) != 32 {
 		t.Errorf("status after sequence number %d: %+v", seq, s)
 	}
 }

@@ -21,7 +21,7 @@ const (
 
 // sequencer puts the writes of all processes in order: it judges them, appends
 // what takes effect to the log with one sync for all that arrived meanwhile,
-// applies it, and answers. One goroutine, run, owns all of it.
+// answers, and applies it. One goroutine, run, owns all of it.
 type sequencer struct {
 	machine  *apply.Machine
 	log      *eventlog.Log
@@ -133,8 +133,8 @@ func decodeJob(data []byte, respond func([]byte)) (*job, error) {
 	return j, nil
 }
 
-// commit judges, logs, applies and answers the jobs. After an error none of
-// them was answered.
+// commit judges, logs, answers and applies the jobs. After an error each of them
+// was answered with what the log holds, or not at all.
 func (s *sequencer) commit() error {
 	first := s.log.Last() + 1
 	s.machine.Begin(&s.group, first, s.now())
@@ -149,7 +149,7 @@ func (s *sequencer) commit() error {
 			s.answers = append(s.answers, s.group.Judge(&j.req.Commands[i]))
 		}
 	}
-	refusal, err := s.append(first)
+	appended, refusal, err := s.append(first)
 	if err != nil {
 		return err
 	}
@@ -162,27 +162,38 @@ func (s *sequencer) commit() error {
 	}
 	s.reply()
 	s.busy = len(s.jobs) > 1
+	if !appended {
+		return nil
+	}
+	// The log is what makes the answers true, and whoever reads after one of them
+	// finds the word advanced and waits for the state. So the group is applied
+	// while the answers travel: let them leave first.
+	runtime.Gosched()
+	if err := s.machine.Apply(&s.group); err != nil {
+		return err
+	}
+	s.appended(s.group.Size())
 	return nil
 }
 
-// append makes the group durable, then visible. A refusal says that nothing was
+// append makes the group durable, then known. A refusal says that nothing was
 // appended and the log goes on; an error, that the term must end.
-func (s *sequencer) append(first uint64) (refusal, err error) {
+func (s *sequencer) append(first uint64) (appended bool, refusal, err error) {
 	entries := s.group.Entries()
 	if len(entries) == 0 {
-		return nil, s.sync()
+		return false, nil, s.sync()
 	}
 	// What Pebble cannot flush must not pile up in its memory.
 	if full := s.machine.Full(); full != nil {
-		return full, s.group.Discard()
+		return false, full, s.group.Discard()
 	}
 	seq, err := s.log.Append(entries, s.group.Sync())
 	if err != nil {
 		derr := s.group.Discard()
 		if errors.Is(err, eventlog.ErrFailed) || errors.Is(err, eventlog.ErrClosed) || derr != nil {
-			return nil, errors.Join(fmt.Errorf("append to the log: %w", err), derr)
+			return false, nil, errors.Join(fmt.Errorf("append to the log: %w", err), derr)
 		}
-		return err, nil
+		return false, err, nil
 	}
 	if seq != first {
 		panic(fmt.Sprintf("party: log appended at %d, expected %d", seq, first))
@@ -193,11 +204,7 @@ func (s *sequencer) append(first uint64) (refusal, err error) {
 	s.word.SetDurable(s.log.Durable())
 	s.word.SetCommitted(seq + uint64(len(entries)) - 1)
 	s.notifier.committed(seq, entries)
-	if err := s.machine.Apply(&s.group); err != nil {
-		return nil, err
-	}
-	s.appended(s.group.Size())
-	return nil, nil
+	return true, nil, nil
 }
 
 // sync makes the log durable if an answer of the group needs that.
