@@ -34,6 +34,7 @@ var homes = map[string][]string{
 	"github.com/nats-io/nats-server/": {"embednats"},
 	"github.com/nats-io/nats.go":      {"embednats", "party"},
 	"github.com/anishathalye/":        {"chaos"},
+	"github.com/chromedp/":            {"chaos"}, // its tests look at the report in a browser
 	// eventlog has it for vfs, on which its tests and Pebble's stand.
 	"github.com/cockroachdb/pebble/": {"eventlog", "apply", "snapshot", "party", "chaos", "cmd/demo", "examples/searchindex"},
 }

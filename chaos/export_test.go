@@ -20,9 +20,16 @@ func NewSeen(seq uint64, keys string) Seen { return seen{seq: seq, keys: keys} }
 func JudgeLists(calls []Call, notes []Note, log []Seen) Verdict { return judgeLists(calls, notes, log) }
 
 func JudgeRegisters(calls []Call) Verdict {
-	return judgeRegisters(calls, &Evidence{Attach: func(string) (io.WriteCloser, error) {
-		return &attachment{to: map[string][]byte{}}, nil
-	}}, time.Minute)
+	v, _ := JudgeRegistersWith(calls)
+	return v
+}
+
+// JudgeRegistersWith returns what the judgement attached too.
+func JudgeRegistersWith(calls []Call) (Verdict, map[string][]byte) {
+	to := map[string][]byte{}
+	return judgeRegisters(calls, &Evidence{Attach: func(name string) (io.WriteCloser, error) {
+		return &attachment{name: name, to: to}, nil
+	}}, time.Minute), to
 }
 
 func JudgeCalls(calls []Call, trouble []string, spans []Span, p Plan) Verdict {
@@ -39,9 +46,14 @@ func DecodeRecord(b []byte) ([]Call, error) {
 	return h.calls, h.add(0, events, 0)
 }
 
-// Measured is a report of calls and faults.
-func Measured(duration int64, calls []Call, faults []Done) *Report {
-	r := &Report{Duration: duration, Processes: 2, calls: calls, Faults: faults}
+// Measured completes a report that has faults and spans by its calls.
+func Measured(r *Report, calls []Call, attachments map[string][]byte) *Report {
+	r.calls, r.attachments = calls, attachments
 	r.measure()
 	return r
+}
+
+// Described tells whether the report has words for a kind of fault.
+func Described(kind FaultKind) bool {
+	return descriptions[kind].class != "" && descriptions[kind].text != ""
 }

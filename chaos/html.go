@@ -9,18 +9,31 @@ import (
 	"strings"
 )
 
-//go:embed report.html
-var page string
+// The page and what is put into it.
+var (
+	//go:embed page/page.html
+	page string
+	//go:embed page/style.css
+	style string
+	//go:embed page/words.js
+	words string
+	//go:embed page/charts.js
+	charts string
+)
 
 // pagePoints is how many calls the page has at most. Of more, every nth is in,
 // and every one of the slowest.
 const pagePoints = 120_000
 
+// pagePicture is how large an attachment is at most that the page has in it;
+// it links all.
+const pagePicture = 4 << 20
+
 // points are the calls as the page draws them: columns, as they are smaller than
 // rows. Times are microseconds.
 type points struct {
-	Start   []int64  `json:"start"`
-	Took    []int64  `json:"took"` // -1: no answer
+	Start   []int64  `json:"start"` // each since the one before
+	Took    []int64  `json:"took"`  // -1: no answer
 	Process []int    `json:"process"`
 	Op      []int    `json:"op"` // index of ops
 	Ops     []string `json:"ops"`
@@ -42,6 +55,20 @@ func (r *Report) WriteHTML(w io.Writer, prefix string) error {
 	if err != nil {
 		return err
 	}
+	shown := map[string]string{}
+	for name, b := range r.attachments {
+		if len(b) <= pagePicture {
+			shown[name] = string(b)
+		}
+	}
+	pictures, err := json.Marshal(shown)
+	if err != nil {
+		return err
+	}
+	link, err := json.Marshal(prefix)
+	if err != nil {
+		return err
+	}
 	title := "all promises held"
 	if !r.OK() {
 		title = "VIOLATED"
@@ -49,7 +76,8 @@ func (r *Report) WriteHTML(w io.Writer, prefix string) error {
 	// json.Marshal writes < as \u003c, so no text ends the element that it is in.
 	_, err = strings.NewReplacer(
 		"{{title}}", fmt.Sprintf("chaos, seed %d: %s", r.Seed, title),
-		"{{report}}", string(report), "{{calls}}", string(calls), "{{prefix}}", fmt.Sprintf("%q", prefix),
+		"{{report}}", string(report), "{{calls}}", string(calls), "{{pictures}}", string(pictures),
+		"{{prefix}}", string(link), "{{style}}", style, "{{script}}", words+charts,
 	).WriteString(w, page)
 	return err
 }
@@ -77,7 +105,7 @@ func (r *Report) points() points {
 		slices.Sort(took)
 		slow = took[max(0, len(took)-pagePoints/2)]
 	}
-	index := map[string]int{}
+	index, last := map[string]int{}, int64(0)
 	for i, c := range r.calls {
 		if every > 1 && i%every != 0 && c.Answered() && c.End-c.Start < slow {
 			continue
@@ -91,7 +119,8 @@ func (r *Report) points() points {
 		if c.Answered() {
 			d = (c.End - c.Start) / 1000
 		}
-		p.Start, p.Took = append(p.Start, c.Start/1000), append(p.Took, d)
+		p.Start, p.Took = append(p.Start, c.Start/1000-last), append(p.Took, d)
+		last = c.Start / 1000
 		p.Process, p.Op = append(p.Process, c.Process), append(p.Op, index[name])
 	}
 	return p

@@ -22,7 +22,8 @@ func pageOf(t *testing.T, n int) (page string, start, took []int64) {
 	}
 	calls[n/2].End += 3_000_000_000
 	calls[n-1].End = 0
-	r := chaos.Measured(int64(n)*50_000, calls, []chaos.Done{{Kind: chaos.KillLeader, At: 1000, Note: "</script>"}})
+	r := chaos.Measured(&chaos.Report{Duration: int64(n) * 50_000, Processes: 2,
+		Faults: []chaos.Done{{Kind: chaos.KillLeader, At: 1000, Note: "</script>"}}}, calls, nil)
 	var b bytes.Buffer
 	if err := r.WriteHTML(&b, "report."); err != nil {
 		t.Fatal(err)

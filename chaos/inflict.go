@@ -23,7 +23,8 @@ type Done struct {
 	Note    string    `json:"note,omitempty"`
 	// Gap is the longest time without a write that succeeded, of those that no
 	// fault but this one began in, or that came before the next.
-	Gap int64 `json:"gap"`
+	Gap   int64 `json:"gap"`
+	GapAt int64 `json:"gapAt"` // when that began
 	// Recovery is the time from At to the end of the first write that was begun
 	// later and succeeded; 0 if none did before the next fault.
 	Recovery int64 `json:"recovery,omitempty"`

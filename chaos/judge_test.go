@@ -135,9 +135,28 @@ func TestReport_Availability(t *testing.T) {
 		call("a", "set", "k", "1", "", 21, 70), call("a", "set", "k", "1", "", 71, 75),
 		call("a", "set", "k", "1", "", 76, 99),
 	}
-	r := chaos.Measured(100, calls, []chaos.Done{{Kind: chaos.KillLeader, At: 30}, {Kind: chaos.KillAll, At: 60}, {Kind: chaos.Resign, At: 74}})
+	r := chaos.Measured(&chaos.Report{Duration: 100,
+		Faults: []chaos.Done{{Kind: chaos.KillLeader, At: 30}, {Kind: chaos.KillAll, At: 60}, {Kind: chaos.Resign, At: 74}},
+		Spans: []chaos.Span{{State: chaos.Leading, Term: 1, From: -5, To: 30}, {State: chaos.Leading, Term: 2, From: 65, To: 68},
+			{State: chaos.Leading, Term: 2, From: 80, To: 100}}}, calls, nil)
 	got := fmt.Sprint(r.Faults[0].Gap, r.Faults[1].Gap, r.Faults[2].Gap, r.LongestGap, r.Faults[1].Recovery, r.Faults[2].Recovery)
 	if want := "50 0 24 50 15 25"; got != want {
 		t.Errorf("gaps of the three faults, longest, recoveries: %s, want %s", got, want)
+	}
+	// Term 2 began after the second fault; it went on after the third.
+	if r.Leaders != 2 || fmt.Sprint(r.Failovers) != "[15]" {
+		t.Errorf("%d terms, failovers %v", r.Leaders, r.Failovers)
+	}
+	if got, want := fmt.Sprint(r.Faults[0].GapAt, r.Faults[2].GapAt), "20 75"; got != want {
+		t.Errorf("gaps began at %s, want %s", got, want)
+	}
+}
+
+// One who has never heard of it reads what a fault is.
+func TestReport_DescribesFaults(t *testing.T) {
+	for _, kind := range chaos.AllFaults() {
+		if !chaos.Described(kind) {
+			t.Errorf("%s: no words and no mark for it", kind)
+		}
 	}
 }

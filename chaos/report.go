@@ -33,6 +33,7 @@ type Report struct {
 
 	Verdicts     []Verdict      `json:"verdicts"`
 	Availability []Availability `json:"availability"`
+	Failovers    []int64        `json:"failovers"` // Done.Recovery of the faults that another leader followed, ascending
 	Faults       []Done         `json:"faults"`
 	Spans        []Span         `json:"spans"`
 
@@ -43,6 +44,8 @@ type Report struct {
 // Availability says what one kind of fault cost. Durations are nanoseconds.
 type Availability struct {
 	Kind     FaultKind `json:"kind"`
+	Class    string    `json:"class,omitempty"` // kill, stop, leave or break
+	What     string    `json:"what,omitempty"`  // is done, in a few words
 	Count    int       `json:"count"`
 	Longest  int64     `json:"longest"`  // time without a write that succeeded
 	Recovery []int64   `json:"recovery"` // see Done, ascending
@@ -71,12 +74,7 @@ func (r *Report) measure() {
 	}
 	r.Writes = len(writes)
 	slices.Sort(ends)
-	terms := map[uint64]bool{}
-	for _, s := range r.Spans {
-		if s.State == Leading {
-			terms[s.Term] = true
-		}
-	}
+	terms := r.terms()
 	r.Leaders = len(terms)
 	r.charge(ends)
 	kinds := map[FaultKind]*Availability{}
@@ -97,8 +95,14 @@ func (r *Report) measure() {
 		}
 		a := kinds[f.Kind]
 		if a == nil {
-			a = &Availability{Kind: f.Kind}
+			d := descriptions[f.Kind]
+			a = &Availability{Kind: f.Kind, Class: d.class, What: d.text}
 			kinds[f.Kind] = a
+		}
+		// The terms that began before the next fault, and not before this one.
+		next, _ := slices.BinarySearch(terms, f.At)
+		if f.Recovery > 0 && next < len(terms) && terms[next] < until {
+			r.Failovers = append(r.Failovers, f.Recovery)
 		}
 		a.Count++
 		a.Longest = max(a.Longest, f.Gap)
@@ -106,12 +110,28 @@ func (r *Report) measure() {
 			a.Recovery = append(a.Recovery, f.Recovery)
 		}
 	}
+	slices.Sort(r.Failovers)
 	for _, kind := range slices.Sorted(maps.Keys(kinds)) {
 		a := kinds[kind]
 		slices.Sort(a.Recovery)
 		r.Availability = append(r.Availability, *a)
 	}
 	slices.SortStableFunc(r.Availability, func(a, b Availability) int { return cmp.Compare(b.Longest, a.Longest) })
+}
+
+// terms returns the times at which a term began, ascending.
+func (r *Report) terms() []int64 {
+	first := map[uint64]int64{}
+	for _, s := range r.Spans {
+		if s.State != Leading {
+			continue
+		}
+		// A leader that was stopped and goes on has two spans of one term.
+		if at, ok := first[s.Term]; !ok || s.From < at {
+			first[s.Term] = s.From
+		}
+	}
+	return slices.Sorted(maps.Values(first))
 }
 
 // charge gives each fault the longest time without a write among those that it
@@ -128,7 +148,9 @@ func (r *Report) charge(ends []int64) {
 			blame = next
 		}
 		if blame >= 0 {
-			r.Faults[blame].Gap = max(r.Faults[blame].Gap, end-before)
+			if f := &r.Faults[blame]; end-before > f.Gap {
+				f.GapAt, f.Gap = before, end-before
+			}
 		}
 		r.LongestGap = max(r.LongestGap, end-before)
 		before = max(before, end)

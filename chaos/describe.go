@@ -1,0 +1,25 @@
+package chaos
+
+// description is what the report says of a kind of fault to one who has never
+// heard of it.
+type description struct {
+	class string // the page has a mark for each: kill, stop, leave, break
+	text  string
+}
+
+var descriptions = map[FaultKind]description{
+	KillLeader:     {"kill", "kill -9 for the process that leads"},
+	KillFollower:   {"kill", "kill -9 for a process that follows"},
+	KillAll:        {"kill", "kill -9 for all processes at once"},
+	KillStart:      {"kill", "kill -9 for a process as it starts, three times"},
+	KillReplay:     {"kill", "kill -9 for all, and again while the next leader takes over"},
+	TornTail:       {"kill", "kill -9 for all, and garbage behind the end of the log"},
+	StopLeader:     {"stop", "SIGSTOP for the process that leads, and SIGCONT"},
+	StopFollower:   {"stop", "SIGSTOP for a process that follows, and SIGCONT"},
+	CloseLeader:    {"leave", "the process that leads closes and ends"},
+	CloseFollower:  {"leave", "a process that follows closes and ends"},
+	Resign:         {"leave", "the process that leads hands over"},
+	Reopen:         {"leave", "a process opens and closes further handles"},
+	RemoveSocket:   {"break", "the leader's socket is deleted"},
+	RemoveEndpoint: {"break", "the file that says where the leader listens is deleted"},
+}
