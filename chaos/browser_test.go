@@ -285,7 +285,11 @@ func TestBrowser_Violation(t *testing.T) {
 		t.Errorf("the page begins with %q", got)
 	}
 	b.do(chromedp.Click(chromedp.CSS("#verdicts button")))
-	frame := eval[string](b, `document.querySelector("#verdicts iframe").srcdoc`)
+	frame := eval[string](b, `new Promise(loaded => {
+		const f = document.querySelector("#verdicts iframe");
+		const look = () => f.srcdoc ? loaded(f.srcdoc) : requestAnimationFrame(look);
+		look();
+	})`)
 	if !strings.Contains(frame, "get() → a.1") || !strings.Contains(frame, "<svg") {
 		t.Errorf("the picture is %.200q", frame)
 	}

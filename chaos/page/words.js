@@ -105,7 +105,8 @@ function head() {
 }
 function verdictRows() {
 	row($("verdicts"), "th", [["check"], ["verdict"], ["what was looked at"]]);
-	for (const v of verdicts) {
+	const weight = v => (v.violations || []).length ? 0 : v.undecided ? 1 : 2;
+	for (const v of [...verdicts].sort((a, b) => weight(a) - weight(b))) {
 		const bad = (v.violations || []).length > 0;
 		const what = element("div", [bad ? "" : v.detail, v.undecided].filter(Boolean).join(" — "));
 		if (bad) {
@@ -127,8 +128,9 @@ function picture(name) {
 			const frame = element("iframe");
 			frame.title = name;
 			frame.setAttribute("sandbox", "allow-scripts");
-			frame.srcdoc = pictures[name];
 			button.replaceWith(frame);
+			// The picture measures its texts as it loads, for which the frame must have a size.
+			requestAnimationFrame(() => requestAnimationFrame(() => { frame.srcdoc = pictures[name]; }));
 		});
 		div.append(button, " ");
 	}
