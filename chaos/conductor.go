@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"os"
 	"slices"
 	"time"
 )
@@ -20,6 +22,7 @@ type conductor struct {
 	started []int            // how many processes each place has had
 	due     []restart
 	halted  bool // nothing is started
+	ended   int  // processes that ended as they were told to
 	news    chan news
 	broken  []string // violations that are no workload's business
 	failed  error    // ends the run: it is the harness that fails
@@ -78,7 +81,9 @@ func (c *conductor) play(ctx context.Context) error {
 		return err
 	}
 	c.report.Duration = c.now()
-	c.dismissAll(ctx)
+	if err := c.dismissAll(ctx); err != nil {
+		return err
+	}
 	return c.stopReason(ctx)
 }
 
@@ -173,6 +178,8 @@ func (c *conductor) take(n news) {
 	c.ending = slices.DeleteFunc(c.ending, func(e *process) bool { return e == p })
 	if p.killed {
 		c.report.Kills++
+	} else if p.closing && n.err == nil {
+		c.ended++
 	}
 	if why := p.complaint(n.err); why != "" {
 		c.violate("%s", why)
@@ -211,21 +218,47 @@ func (c *conductor) leader() *process {
 	return nil
 }
 
-// dismissAll has all processes close at once.
-func (c *conductor) dismissAll(ctx context.Context) {
+// dismissAll has all processes close at once, but for one that is killed when the
+// others are gone, if the plan kills and there is one that follows: so there is a
+// replica at the end that nobody who was there has removed. It is stopped until
+// then, because it would lead.
+func (c *conductor) dismissAll(ctx context.Context) error {
 	c.halted = true
+	var last *process
+	if living := c.living(); canStop && slices.Contains(c.plan.Faults, KillFollower) {
+		if i := slices.IndexFunc(living, func(p *process) bool { return p.state == Following }); i >= 0 {
+			last = living[i]
+			if err := last.stop(c.now()); err != nil {
+				return err
+			}
+		}
+	}
 	for _, p := range c.crew {
-		p.dismiss()
+		if p != last {
+			p.dismiss()
+		}
 	}
-	if c.gone(ctx, c.plan.CallTimeout+c.plan.Patience) {
-		return
+	closed := func() bool {
+		return !slices.ContainsFunc(slices.Collect(maps.Values(c.crew)), func(p *process) bool { return p != last })
 	}
-	for _, p := range c.crew {
-		c.violate("process %d (pid %d) has not closed within %s; its goroutines are in %s", p.place, p.pid, c.plan.CallTimeout+c.plan.Patience, p.stderr)
-		p.killed = true
-		_ = dumpProcess(p.cmd.Process)
+	if !c.await(ctx, c.plan.CallTimeout+c.plan.Patience, closed) {
+		for _, p := range c.crew {
+			if p == last {
+				continue
+			}
+			c.violate("process %d (pid %d) has not closed within %s; its goroutines are in %s", p.place, p.pid, c.plan.CallTimeout+c.plan.Patience, p.stderr)
+			p.killed = true
+			_ = dumpProcess(p.cmd.Process)
+		}
+		c.await(ctx, c.plan.Patience, closed)
 	}
-	c.gone(ctx, c.plan.Patience)
+	if last != nil && c.crew[last.place] == last {
+		if err := last.kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
+			return err
+		}
+	}
+	c.gone(ctx, settle)
+	return nil
 }
 
 // gone waits until no process is left.

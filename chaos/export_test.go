@@ -10,6 +10,8 @@ var (
 	JudgeBank   = judgeBank
 	ReadHistory = readHistory
 	TearTail    = tearTail
+	JudgeFiles  = judgeFiles
+	JudgeSwept  = judgeSwept
 	RecordName  = recordName
 )
 
@@ -44,6 +46,17 @@ func DecodeRecord(b []byte) ([]Call, error) {
 	}
 	h := &history{notes: map[string][]Note{}}
 	return h.calls, h.add(0, events, 0)
+}
+
+// JudgeLeaks judges what one process recorded.
+func JudgeLeaks(record []byte, ended int) (Verdict, error) {
+	events, err := decodeRecord(record)
+	if err != nil {
+		return Verdict{}, err
+	}
+	h := &history{notes: map[string][]Note{}}
+	err = h.add(0, events, 0)
+	return judgeLeaks(h, ended), err
 }
 
 // Measured completes a report that has faults and spans by its calls.

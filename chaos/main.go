@@ -76,9 +76,13 @@ type worker struct {
 	db      *party.DB
 	out     *recorder
 	closing atomic.Bool
+	// fenced: a term ended by an error. Then Pebble may have met one that it does not
+	// survive, and is given up with the goroutines that are stuck in it.
+	fenced atomic.Bool
 
 	mu  sync.Mutex
 	say *json.Encoder // under mu
+	led bool          // under mu: the last role
 }
 
 func work(text string, j *Job) error {
@@ -102,11 +106,27 @@ func work(text string, j *Job) error {
 	o.Events.RoleChanged = w.roleChanged
 	ctx, cancel := context.WithTimeout(context.Background(), w.Timeout)
 	defer cancel()
+	before := takeFootprint()
 	w.db, err = party.Open(ctx, w.DB, o)
 	if err != nil {
 		return errors.Join(fmt.Errorf("open: %w", err), w.out.close())
 	}
-	return errors.Join(w.run(last), w.out.close())
+	folders, err := w.run(last)
+	cancel() // of Open: what waits for the end of a context ends too
+	w.look(before, folders)
+	return errors.Join(err, w.out.close())
+}
+
+// look records what the process has left when its handles are closed.
+func (w *worker) look(before footprint, folders []string) {
+	if w.fenced.Load() {
+		w.out.write(event{Kind: eventFenced, At: now()})
+		return
+	}
+	for _, text := range leaks(before, folders, w.Timeout/4) { // of the time that it has to end
+		w.out.write(event{Kind: eventLeak, At: now(), Text: text})
+	}
+	w.out.write(event{Kind: eventLooked, At: now()})
 }
 
 func (w *worker) roleChanged(c party.RoleChange) {
@@ -116,12 +136,17 @@ func (w *worker) roleChanged(c party.RoleChange) {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if w.led && c.Cause != nil {
+		w.fenced.Store(true)
+	}
+	w.led = c.Role == party.Leading
 	_ = w.say.Encode(s) // who listened is gone: the end of standard input says so
 }
 
 // run works until standard input ends, and closes. Calls are under way as the
-// handle closes: that they end too is part of what is checked.
-func (w *worker) run(last map[string]string) error {
+// handle closes: that they end too is part of what is checked. It returns the
+// folders that go with the handle and must be gone with it.
+func (w *worker) run(last map[string]string) (folders []string, err error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	var lanes sync.WaitGroup
 	for i, workload := range w.job.Workloads {
@@ -137,13 +162,14 @@ func (w *worker) run(last map[string]string) error {
 	}
 	w.obey(ctx, &lanes)
 	w.closing.Store(true)
-	err := w.db.Close()
+	folders = takeFootprint().holdings(w.DB)
+	err = w.db.Close()
 	cancel()
 	lanes.Wait()
 	if err != nil {
-		return fmt.Errorf("close: %w", err)
+		return folders, fmt.Errorf("close: %w", err)
 	}
-	return nil
+	return folders, nil
 }
 
 // lane works until the handle closes.

@@ -12,6 +12,9 @@ import (
 // jobEnv says which job the processes of a test do.
 const jobEnv = "CHAOS_TEST_JOB"
 
+// dirEnv says in which folder the plan is played.
+const dirEnv = "CHAOS_TEST_DIR"
+
 func TestMain(m *testing.M) {
 	chaos.Main(jobs[os.Getenv(jobEnv)])
 	goleak.VerifyTestMain(m)

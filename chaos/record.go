@@ -25,6 +25,9 @@ const (
 	eventEnd     = "e"
 	eventNote    = "n"
 	eventTrouble = "t" // an error that Work returned and nothing explains
+	eventLooked  = "l" // the process has closed, and looked for what it has left
+	eventLeak    = "k" // something that it has left
+	eventFenced  = "f" // it has closed and may have left something: see worker.fenced
 )
 
 type event struct {
@@ -134,6 +137,9 @@ type history struct {
 	calls   []Call
 	notes   map[string][]Note // by workload
 	trouble []string
+	leaks   []string
+	looked  int // processes that looked for leaks
+	fenced  int // that had a reason not to
 }
 
 // readHistory reads the records in dir. Times are made relative to origin.
@@ -180,6 +186,12 @@ func (h *history) add(place int, events []event, origin int64) error {
 			h.notes[e.Workload] = append(h.notes[e.Workload], Note{Process: place, Index: e.Index, Text: e.Text})
 		case eventTrouble:
 			h.trouble = append(h.trouble, fmt.Sprintf("process %d, %s at %s: %s", place, e.Workload, since(e.At-origin), e.Err))
+		case eventLooked:
+			h.looked++
+		case eventFenced:
+			h.fenced++
+		case eventLeak:
+			h.leaks = append(h.leaks, fmt.Sprintf("process %d has closed: %s", place, e.Text))
 		}
 	}
 	return nil

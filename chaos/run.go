@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/pebbleparty/pebbleparty/party"
@@ -99,7 +98,9 @@ func (c *conductor) check(ctx context.Context) error {
 	})
 	r.measure()
 	r.add(Verdict{Name: "processes", Detail: fmt.Sprintf("%d processes started; those that were not killed ended well", sum64(c.started)), Violations: c.broken})
-	r.add(c.left("files", "no socket, no endpoint", "nats.sock", "endpoint"))
+	files, replicas := judgeFiles(c.db, r.Kills)
+	r.add(files)
+	r.add(judgeLeaks(h, c.ended))
 	r.add(judgeCalls(h, r.Spans, c.plan))
 
 	verify := Verdict{Name: "verify"}
@@ -109,17 +110,15 @@ func (c *conductor) check(ctx context.Context) error {
 		verify.Detail = fmt.Sprintf("%d keys, %d entries of the log, %d keys are what the log says", found.Keys, found.Entries, found.Compared)
 	}
 	r.add(verify)
-	if err := c.judge(ctx, h); err != nil {
+	if err := c.judge(ctx, h, replicas); err != nil {
 		return err
 	}
-	// Replicas of killed processes are swept as a leader begins, which the judgement
-	// had one do.
-	r.add(c.left("replicas", "none is left", "replicas/*", "nats.sock", "endpoint"))
+	r.add(judgeSwept(c.db, replicas))
 	return context.Cause(ctx)
 }
 
-// judge has the workloads judge.
-func (c *conductor) judge(ctx context.Context, h *history) error {
+// judge has the workloads judge, and the leader that this takes sweep.
+func (c *conductor) judge(ctx context.Context, h *history, replicas []string) error {
 	db, err := party.Open(ctx, c.db, c.plan.Job.options())
 	if err != nil {
 		c.report.add(Verdict{Name: "open", Violations: []string{err.Error()}})
@@ -138,25 +137,11 @@ func (c *conductor) judge(ctx context.Context, h *history) error {
 		v.Name = cmp.Or(v.Name, w.Name())
 		c.report.add(v)
 	}
+	swept(ctx, c.db, replicas)
 	if err := db.Close(); err != nil {
 		c.report.add(Verdict{Name: "close", Violations: []string{err.Error()}})
 	}
 	return nil
-}
-
-// left looks for files below the folder party that should be gone.
-func (c *conductor) left(name, detail string, patterns ...string) Verdict {
-	v := Verdict{Name: name, Detail: detail}
-	for _, p := range patterns {
-		found, err := filepath.Glob(filepath.Join(c.db, "party", filepath.FromSlash(p)))
-		if err != nil {
-			v.violate(err.Error())
-		}
-		for _, path := range found {
-			v.violate("left behind: " + strings.TrimPrefix(path, c.db+string(filepath.Separator)))
-		}
-	}
-	return v
 }
 
 // judgeCalls looks at what is the same for all workloads: errors, and calls that
