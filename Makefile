@@ -23,11 +23,18 @@ fuzz:
 		done; \
 	done
 
-# A long plan; CHAOS_SEED=N repeats one.
-CHAOS_TIME ?= 10m
-CHAOS_SEED ?= 0
+# A long plan in pieces, each with a seed and a report of its own; the seeds are
+# listed at the end. CHAOS_PIECES=1 CHAOS_SEED=N-1 repeats the one of seed N.
+CHAOS_TIME ?= 60s
+CHAOS_PIECES ?= 10
+CHAOS_SEED ?= $(shell date +%s)
+CHAOS_OUT ?= chaos-reports
 chaos:
-	go run ./cmd/demo chaos --duration $(CHAOS_TIME) --seed $(CHAOS_SEED) --quiet --report chaos.html
+	@mkdir -p $(CHAOS_OUT) && go build -o $(CHAOS_OUT)/demo ./cmd/demo
+	@failed=; ran=; for i in $$(seq $(CHAOS_PIECES)); do \
+		seed=$$(($(CHAOS_SEED) + i)); echo "== seed $$seed, $$i of $(CHAOS_PIECES)"; ran="$$ran $$seed"; \
+		$(CHAOS_OUT)/demo chaos --duration $(CHAOS_TIME) --seed $$seed --quiet --report $(CHAOS_OUT)/$$seed.html || failed="$$failed $$seed"; \
+	done; echo "== seeds:$$ran"; [ -z "$$failed" ] || { echo "== VIOLATED or ended by an error:$$failed"; exit 1; }
 
 demo:
 	go run ./cmd/demo

@@ -19,8 +19,11 @@
 //     that its writer was told; subscribers see all of them in order, without
 //     gap or repeat, over kills.
 //   - No call fails, and none returns later than its context ends.
-//   - Processes end when they are asked to, with exit code 0, and leave neither
-//     socket nor endpoint nor replicas behind.
+//   - Processes end when they are asked to, with exit code 0, and have no goroutine,
+//     file descriptor, mapping or replica then that they had not before they
+//     opened the database (descriptors and mappings: on Linux).
+//   - The directory has in it at the end what the format lists, and nothing else:
+//     no socket, no endpoint. The next leader removes replicas of killed processes.
 //   - party.Verify finds the database whole and what its log says.
 //
 // # Time

@@ -103,7 +103,8 @@ var jobs = map[string]*chaos.Job{
 			os.WriteFile(filepath.Join(dirOf(), "endpoint.new"), nil, 0o600),
 			os.WriteFile(filepath.Join(dirOf(), "..", "000001.sst.tmp"), nil, 0o600))
 	}),
-	"deaf": jobOf(own{spoil: func(context.Context, *chaos.Lane) error { select {} }}),
+	"counter": {Options: chaos.StandardOptions(), Workloads: []chaos.Workload{Counter{}}},
+	"deaf":    jobOf(own{spoil: func(context.Context, *chaos.Lane) error { select {} }}),
 }
 
 // once is a job that does something once in the process 0, as its first write.

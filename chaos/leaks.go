@@ -77,9 +77,10 @@ func (f footprint) holdings(dir string) (folders []string) {
 // needs the processor once more to end.
 func leaks(before footprint, folders []string, patience time.Duration) []string {
 	deadline := time.Now().Add(patience)
-	look := time.NewTicker(time.Millisecond)
+	look := time.NewTicker(5 * time.Millisecond)
 	defer look.Stop()
 	for {
+		runtime.GC() // a mapping lasts until the garbage collection after the end of its use
 		more := takeFootprint().beyond(before)
 		for _, folder := range folders {
 			if _, err := os.Lstat(folder); err == nil {
