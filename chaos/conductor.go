@@ -241,14 +241,12 @@ func (c *conductor) dismissAll(ctx context.Context) error {
 	closed := func() bool {
 		return !slices.ContainsFunc(slices.Collect(maps.Values(c.crew)), func(p *process) bool { return p != last })
 	}
-	if !c.await(ctx, c.plan.CallTimeout+c.plan.Patience, closed) {
+	if !c.await(ctx, c.closeLimit(), closed) {
 		for _, p := range c.crew {
 			if p == last {
 				continue
 			}
-			c.violate("process %d (pid %d) has not closed within %s; its goroutines are in %s", p.place, p.pid, c.plan.CallTimeout+c.plan.Patience, p.stderr)
-			p.killed = true
-			_ = dumpProcess(p.cmd.Process)
+			_ = c.stuck(p) // abandon kills it
 		}
 		c.await(ctx, c.plan.Patience, closed)
 	}
@@ -259,6 +257,17 @@ func (c *conductor) dismissAll(ctx context.Context) error {
 	}
 	c.gone(ctx, settle)
 	return nil
+}
+
+// closeLimit is how long a process may take to close.
+func (c *conductor) closeLimit() time.Duration { return c.plan.CallTimeout + c.plan.Patience }
+
+// stuck takes note of a process that does not close, and ends it by a signal that
+// has it print its goroutines.
+func (c *conductor) stuck(p *process) error {
+	c.violate("process %d (pid %d) has not closed within %s; its goroutines are in %s", p.place, p.pid, c.closeLimit(), p.stderr)
+	p.killed = true
+	return dumpProcess(p.cmd.Process)
 }
 
 // gone waits until no process is left.

@@ -125,11 +125,8 @@ func (c *conductor) replace(p *process, err error, wait time.Duration) error {
 
 // closed waits for a process that was told to close, and starts another.
 func (c *conductor) closed(ctx context.Context, p *process, wait time.Duration) error {
-	limit := c.plan.CallTimeout + c.plan.Patience
-	if !c.await(ctx, limit, func() bool { return c.crew[p.place] != p }) && context.Cause(ctx) == nil {
-		c.violate("process %d (pid %d) has not closed within %s; its goroutines are in %s", p.place, p.pid, limit, p.stderr)
-		p.killed = true
-		if err := dumpProcess(p.cmd.Process); err != nil {
+	if !c.await(ctx, c.closeLimit(), func() bool { return c.crew[p.place] != p }) && context.Cause(ctx) == nil {
+		if err := c.stuck(p); err != nil {
 			return err
 		}
 		c.await(ctx, settle, func() bool { return c.crew[p.place] != p })

@@ -10,10 +10,9 @@ import (
 	"time"
 )
 
-// hold starts a holder and waits until it leads. It is killed when the test ends.
-func hold(t *testing.T, dir string) *exec.Cmd {
+// start starts a command and returns the lines that it prints, until it ends.
+func start(t *testing.T, cmd *exec.Cmd) <-chan string {
 	t.Helper()
-	cmd := command(t, "hold", dir)
 	stdout, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -22,13 +21,21 @@ func hold(t *testing.T, dir string) *exec.Cmd {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	lines := make(chan string)
+	lines := make(chan string, 100)
 	go func() {
 		defer close(lines)
 		for in := bufio.NewScanner(stdout); in.Scan(); {
 			lines <- in.Text()
 		}
 	}()
+	return lines
+}
+
+// hold starts a holder and waits until it leads. It is killed when the test ends.
+func hold(t *testing.T, dir string) *exec.Cmd {
+	t.Helper()
+	cmd := command(t, "hold", dir)
+	lines := start(t, cmd)
 	late := time.After(30 * time.Second)
 	for {
 		select {

@@ -1,7 +1,6 @@
 package main_test
 
 import (
-	"bufio"
 	"bytes"
 	"os"
 	"path/filepath"
@@ -15,21 +14,7 @@ import (
 func watch(t *testing.T, args ...string) (lines <-chan string, interrupt func()) {
 	t.Helper()
 	cmd := command(t, append([]string{"watch"}, args...)...)
-	stdout, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd.Stderr = os.Stderr
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	c := make(chan string, 100)
-	go func() {
-		defer close(c)
-		for in := bufio.NewScanner(stdout); in.Scan(); {
-			c <- in.Text()
-		}
-	}()
+	c := start(t, cmd)
 	return c, func() {
 		t.Helper()
 		if runtime.GOOS == "windows" {
