@@ -83,8 +83,8 @@ func leaks(before footprint, folders []string, patience time.Duration) []string 
 		runtime.GC() // a mapping lasts until the garbage collection after the end of its use
 		more := takeFootprint().beyond(before)
 		for _, folder := range folders {
-			if _, err := os.Lstat(folder); err == nil {
-				more = append(more, "its replica is still there: "+folder)
+			if entries, err := os.ReadDir(folder); err == nil {
+				more = append(more, fmt.Sprintf("its replica is still there: %s %v", folder, entries))
 			}
 		}
 		if len(more) == 0 || time.Now().After(deadline) {
