@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"os"
 	"os/signal"
@@ -104,6 +105,9 @@ func work(text string, j *Job) error {
 	w.out = &recorder{file: file}
 	o := j.options()
 	o.Events.RoleChanged = w.roleChanged
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.NewTextHandler(os.Stderr, nil)) // a file beside the record
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), w.Timeout)
 	defer cancel()
 	before := takeFootprint()
