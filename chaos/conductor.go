@@ -1,6 +1,7 @@
 package chaos
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -225,9 +226,11 @@ func (c *conductor) leader() *process {
 func (c *conductor) dismissAll(ctx context.Context) error {
 	c.halted = true
 	var last *process
-	if living := c.living(); canStop && slices.Contains(c.plan.Faults, KillFollower) {
-		if i := slices.IndexFunc(living, func(p *process) bool { return p.state == Following }); i >= 0 {
-			last = living[i]
+	if canStop && slices.Contains(c.plan.Faults, KillFollower) {
+		followers := slices.DeleteFunc(c.living(), func(p *process) bool { return p.state != Following })
+		if len(followers) > 0 {
+			// The one that has worked longest: it has a replica, if any has.
+			last = slices.MinFunc(followers, func(a, b *process) int { return cmp.Compare(a.spans[0].From, b.spans[0].From) })
 			if err := last.stop(c.now()); err != nil {
 				return err
 			}
