@@ -165,6 +165,15 @@ func (a Availability) Median() int64 {
 	return a.Recovery[len(a.Recovery)/2]
 }
 
+// orNone prints a duration that may not be known: a fault in the middle of what an
+// earlier one did has none of its own.
+func orNone(ns int64) string {
+	if ns == 0 {
+		return "-"
+	}
+	return since(ns)
+}
+
 // Summary returns a few lines of text.
 func (r *Report) Summary() string {
 	var b strings.Builder
@@ -173,7 +182,7 @@ func (r *Report) Summary() string {
 	fmt.Fprintf(&b, "%d calls, %d writes succeeded, %d calls died with their process; the longest time without a write was %s\n\n", r.Calls, r.Writes, r.Unanswered, since(r.LongestGap))
 	fmt.Fprintf(&b, "%-16s %5s  %20s  %s\n", "fault", "times", "longest without write", "write after it (median)")
 	for _, a := range r.Availability {
-		fmt.Fprintf(&b, "%-16s %5d  %20s  %s\n", a.Kind, a.Count, since(a.Longest), since(a.Median()))
+		fmt.Fprintf(&b, "%-16s %5d  %20s  %s\n", a.Kind, a.Count, orNone(a.Longest), orNone(a.Median()))
 	}
 	b.WriteByte('\n')
 	for _, v := range r.Verdicts {

@@ -157,7 +157,7 @@ function costRows() {
 		});
 		const r = a.recovery || [], median = r.length ? quantile(r, 0.5) / 1000 : 0;
 		if (median) svg.append(drawn("line", { x1: at(median), x2: at(median), y1: 3, y2: 25, stroke: "var(--text)", "stroke-width": 2 }));
-		row($("availability"), "td", [[name, "name"], [number(a.count), "n"], [svg, "strip"], [median ? time(median) : "–", "n"], [time(a.longest / 1000), "n"]]);
+		row($("availability"), "td", [[name, "name"], [number(a.count), "n"], [svg, "strip"], [median ? time(median) : "–", "n"], [a.longest ? time(a.longest / 1000) : "–", "n"]]);
 	}
 }
 
