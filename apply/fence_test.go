@@ -31,6 +31,7 @@ func TestGuardFS_FenceStopsEveryWrite(t *testing.T) {
 		"Create": create, "OpenReadWrite": open, "ReuseForWrite": reuse, "Link": g.Link("000001.sst", "new"),
 		"Rename": g.Rename("000001.sst", "new"), "Remove": g.Remove("000001.sst"), "RemoveAll": g.RemoveAll("000001.sst"),
 		"Write": write, "WriteAt": writeAt, "Sync": f.Sync(), "SyncData": f.SyncData(), "SyncTo": syncTo,
+		"Preallocate": f.Preallocate(0, 1),
 	} {
 		if !errors.Is(err, ErrFenced) {
 			t.Errorf("%s: %v", name, err)

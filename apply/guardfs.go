@@ -40,6 +40,7 @@ type guardFS struct {
 	waits atomic.Bool   // the manifest waits for space: only once Pebble is open, Open itself fails
 	stop  chan struct{} // closed when the store closes: nothing waits for space any more
 	away  away          // checkpoints that are being made
+	left  atomic.Bool   // Pebble was abandoned while it may still work
 
 	fence struct {
 		sync.RWMutex // held for reading by every operation that writes, while it runs
@@ -62,16 +63,19 @@ func (g *guardFS) lower() {
 	g.fence.down = true
 }
 
-// do runs an operation that writes, unless the fence is down. One that finds no
-// space waits a little.
-func (g *guardFS) do(name string, op func() error) error {
+// fenced runs an operation that writes, unless the fence is down.
+func (g *guardFS) fenced(op func() error) error {
 	g.fence.RLock()
+	defer g.fence.RUnlock()
 	if g.fence.down {
-		g.fence.RUnlock()
 		return ErrFenced
 	}
-	err := op()
-	g.fence.RUnlock()
+	return op()
+}
+
+// do is fenced, and has an operation that finds no space wait a little.
+func (g *guardFS) do(name string, op func() error) error {
+	err := g.fenced(op)
 	if vfs.IsNoSpaceError(err) {
 		err = fmt.Errorf("disk full: %s: %w", name, err)
 		g.pause()
@@ -142,6 +146,9 @@ func (g *guardFS) Create(name string, c vfs.DiskWriteCategory) (vfs.File, error)
 	if g.away.has(name) {
 		return g.away.wrap(g.FS.Create(name, c))
 	}
+	if isTable(name) && g.left.Load() {
+		g.park()
+	}
 	if sync := g.syncLog.Load(); sync != nil && isTable(name) {
 		if err := (*sync)(); err != nil {
 			// Pebble tries again at once and for ever, as with a full disk.
@@ -166,6 +173,10 @@ func (g *guardFS) Create(name string, c vfs.DiskWriteCategory) (vfs.File, error)
 	}
 	return &guardFile{File: f, fs: g, name: name, category: c}, nil
 }
+
+// park ends a flush or a compaction of a Pebble that was abandoned: it does not
+// return. After an error Pebble would begin the flush again, at once and for ever.
+func (g *guardFS) park() { select {} }
 
 func (g *guardFS) create(name string, c vfs.DiskWriteCategory) (f vfs.File, err error) {
 	err = g.retry(name, func() (err error) {
@@ -294,6 +305,7 @@ func (f *guardFile) SyncTo(length int64) (full bool, err error) {
 func (f *guardFile) Close() error { return f.fs.settling.close(f.File.Close) }
 
 func (f *guardFile) Preallocate(off, length int64) error {
-	// Pebble ignores a failure, so it says nothing of the disk.
-	return f.File.Preallocate(off, length)
+	// Pebble ignores a failure, so it says nothing of the disk; but it must not
+	// change a file that the next leader has opened.
+	return f.fs.fenced(func() error { return f.File.Preallocate(off, length) })
 }

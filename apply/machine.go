@@ -295,6 +295,16 @@ func (m *Machine) Close(clean bool) error {
 	return errors.Join(err, m.store.close())
 }
 
+// Abandon gives Pebble up in the place of Close, when it broke and a goroutine of
+// the caller's may still be in it: that gets an error, or never comes back, but
+// meets no closed Pebble. Nothing of this Pebble reaches the disk once Abandon
+// returned, which waits for what is under way there; its memory is lost until the
+// process ends. The error says why Pebble broke.
+func (m *Machine) Abandon() error {
+	m.Stop(errors.New("apply: machine abandoned"))
+	return m.store.abandon()
+}
+
 // finish marks the state as complete without its log and flushes it.
 func (m *Machine) finish() error {
 	if m.id == (eventlog.ID{}) {
@@ -357,6 +367,6 @@ func (m *Machine) NewIter(o *pebble.IterOptions) (*pebble.Iterator, error) {
 	return m.store.db.NewIter(o)
 }
 
-// Abandoned tells, after Close, whether Pebble was given up rather than closed;
+// Abandoned tells, after Close or Abandon, whether Pebble was given up rather than closed;
 // then it still holds its reference to the lock that Open was given.
 func (m *Machine) Abandoned() bool { return m.store.abandoned.Load() }

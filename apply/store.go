@@ -194,6 +194,11 @@ func (s *store) park(err error) {
 
 // close closes Pebble, or gives it up if it is broken. Nobody may use db after.
 func (s *store) close() error {
+	select {
+	case <-s.stuck:
+		return s.abandon()
+	default:
+	}
 	if s.closed.Swap(true) {
 		return nil
 	}
@@ -213,13 +218,28 @@ func (s *store) close() error {
 			return err
 		default:
 		}
-		// A goroutine of Pebble's is parked for good, perhaps with its mutex
-		// held, so Close may never return. The fence keeps what is left of this
-		// Pebble off the disk; its memory is lost until the process ends.
-		s.abandoned.Store(true)
-		s.fs.lower()
-		return fmt.Errorf("pebble failed: %w", s.fatalErr)
+		// Parked perhaps with Pebble's mutex held, so Close may never return.
+		return s.leave()
 	}
+}
+
+// abandon gives Pebble up without closing it.
+func (s *store) abandon() error {
+	if s.closed.Swap(true) {
+		return nil
+	}
+	close(s.fs.stop)
+	s.fail(ErrFenced) // unless it says why already
+	return s.leave()
+}
+
+// leave leaves a Pebble behind that is never closed, or not to the end. The fence
+// keeps what is left of it off the disk; its memory is lost until the process ends.
+func (s *store) leave() error {
+	s.abandoned.Store(true)
+	s.fs.left.Store(true)
+	s.fs.lower()
+	return fmt.Errorf("pebble failed: %w", s.fatalErr)
 }
 
 // call runs an operation of Pebble's that takes its mutex, unless Pebble breaks:

@@ -56,9 +56,9 @@ type leader struct {
 // errBusy: somebody holds Pebble's own lock although the leader lock was free.
 var errBusy = errors.New("party: Pebble's LOCK file is held")
 
-// stopServing ends the term for everybody: no call is answered after it, no
-// goroutine uses the state.
-func (l *leader) stopServing(cause error) error {
+// stopServing ends the term for everybody: no call is answered after it. idle
+// tells whether no goroutine uses the state any more.
+func (l *leader) stopServing(cause error) (idle bool, err error) {
 	var errs []error
 	if l.address != "" {
 		errs = append(errs, removeFile(l.db.path("endpoint")))
@@ -67,45 +67,50 @@ func (l *leader) stopServing(cause error) error {
 	if l.machine != nil {
 		l.machine.Stop(errLost)
 	}
-	l.join()
+	idle = l.join()
 	if l.station != nil {
 		errs = append(errs, l.station.close())
 	}
-	return errors.Join(errs...)
+	return idle, errors.Join(errs...)
 }
 
-// join returns when no goroutine uses the state any more. If Pebble broke, one
-// may be parked inside it for good; it is left there, behind the fence.
-func (l *leader) join() {
-	idle := make(chan struct{})
+// join returns true when no goroutine uses the state any more. If Pebble broke,
+// one may be parked inside it for good, or wait for a disk that answers no more;
+// then join returns false after a moment, and it is left there.
+func (l *leader) join() (idle bool) {
+	done := make(chan struct{})
 	go func() {
 		l.gate.close()
 		l.work.Wait()
-		close(idle)
+		close(done)
 	}()
 	var broken <-chan struct{}
 	if l.machine != nil {
 		broken = l.machine.Failed()
 	}
 	select {
-	case <-idle:
+	case <-done:
+		idle = true
 	case <-broken:
 		select {
-		case <-idle:
+		case <-done:
+			idle = true
 		case <-time.After(time.Second):
-			l.db.log.Error("party: a goroutine is stuck in a broken Pebble", "term", l.term)
+			l.db.log.Error("party: Pebble broke, and a goroutine does not come back from the disk or from it", "term", l.term)
 		}
 	}
 	l.replies.Lock()
 	l.replies.over = true
 	l.replies.Unlock()
 	close(l.ended)
+	return idle
 }
 
 // release gives up leadership, in the reverse order of acquire. With clean set
 // the state is made complete first, for plain Pebble to open.
 func (l *leader) release(clean bool) error {
-	errs := []error{l.stopServing(errTermOver)}
+	idle, err := l.stopServing(errTermOver)
+	errs := []error{err}
 	if l.machine != nil {
 		l.scans.close()
 	}
@@ -113,8 +118,11 @@ func (l *leader) release(clean bool) error {
 		errs = append(errs, l.word.Close())
 	}
 	// Pebble before the log: its last flush syncs the log first.
-	if l.machine != nil {
+	if l.machine != nil && idle {
 		errs = append(errs, l.machine.Close(clean))
+	} else if l.machine != nil {
+		// Whoever is left in it would find it closed, which is a panic.
+		errs = append(errs, l.machine.Abandon())
 	}
 	if l.log != nil {
 		if clean {

@@ -26,10 +26,16 @@ func TestMain(m *testing.M) {
 	if config := os.Getenv(childEnv); config != "" {
 		os.Exit(childMain(config))
 	}
-	// TestDB_StepsDown breaks a Pebble on purpose. That is given up for good, with
-	// whatever of its goroutines is parked.
+	// TestDB_StepsDown and TestDB_StepsDownWhileTheDiskHangs break a Pebble on
+	// purpose. That is given up for good, with whatever of its goroutines is parked
+	// or waits for work.
 	goleak.VerifyTestMain(m,
 		goleak.IgnoreAnyFunction("github.com/pebbleparty/pebbleparty/apply.(*fatalLogger).Fatalf"),
+		goleak.IgnoreAnyFunction("github.com/pebbleparty/pebbleparty/apply.(*guardFS).park"),
+		goleak.IgnoreAnyFunction("github.com/pebbleparty/pebbleparty/apply.(*compactions).grant"),
+		goleak.IgnoreAnyFunction("github.com/pebbleparty/pebbleparty/apply.(*Machine).commit"),
+		goleak.IgnoreAnyFunction("github.com/pebbleparty/pebbleparty/party.(*leader).join.func1"),
+		goleak.IgnoreAnyFunction("github.com/cockroachdb/pebble/v2.(*DB).flush"),
 		goleak.IgnoreAnyFunction("github.com/pebbleparty/pebbleparty/apply.(*store).close.func1"),
 		goleak.IgnoreAnyFunction("github.com/pebbleparty/pebbleparty/apply.(*store).call.func1"),
 		goleak.IgnoreAnyFunction("github.com/cockroachdb/pebble/v2.(*cleanupManager).mainLoop"),
