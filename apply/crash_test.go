@@ -241,7 +241,7 @@ func (h *history) step(n *node) {
 	h.t.Helper()
 	switch h.rng.IntN(8) {
 	case 0:
-		must(h.t, n.m.FlushSoon())
+		must(h.t, flushSoon(n.m))
 		return
 	case 1:
 		durable, err := n.m.Durable()

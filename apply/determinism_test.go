@@ -57,7 +57,7 @@ func run(t testing.TB, n *node, cmds []apply.Command, size func() int) {
 		n.clock = 0 // the time must not depend on the number of groups
 		n.commit(t, cmds[:k]...)
 		if size() == 1 {
-			must(t, n.m.FlushSoon())
+			must(t, flushSoon(n.m))
 		}
 		cmds = cmds[k:]
 	}

@@ -49,6 +49,40 @@ func TestGuardFS_SyncsLogBeforeTables(t *testing.T) {
 	hook.hook(nil, nil)
 }
 
+// Whoever counts what is to be flushed has to know of a flush that did not begin.
+func TestMachine_FlushSoonTellsIfItBegan(t *testing.T) {
+	hook := &hookFS{FS: memFS(t)}
+	n := lead(t, small(hook))
+	must(t, n.m.Flush(nil))
+	held, entered := make(chan struct{}), make(chan struct{}, 100)
+	hook.hook(func(o op) error {
+		if o.kind == "create" && isTable(o) {
+			entered <- struct{}{}
+			<-held
+		}
+		return nil
+	}, nil)
+	c := newClient("a")
+	n.commit(t, c.set("k", "v"))
+	begun, err := n.m.FlushSoon()
+	must(t, err)
+	if !begun {
+		t.Fatal("no flush began")
+	}
+	<-entered
+	n.commit(t, c.set("k", "w")) // not in that flush
+	if begun, err = n.m.FlushSoon(); begun || err != nil {
+		t.Fatalf("a second flush began, or %v", err)
+	}
+	close(held)
+	waitFor(t, "all is durable", n.m.Flushed(), func() bool {
+		must(t, flushSoon(n.m))
+		d, err := n.m.Durable()
+		return err == nil && d == n.m.Applied()
+	})
+	hook.hook(nil, nil)
+}
+
 func TestGuardFS_PublishesNoTableWithoutLog(t *testing.T) {
 	hook := &hookFS{FS: memFS(t)}
 	n := lead(t, small(hook))
@@ -135,7 +169,7 @@ func TestGuardFS_FullDiskInCompactionRefusesNoCommands(t *testing.T) {
 			if d, err := n.m.Durable(); err == nil && d == n.m.Applied() {
 				return true
 			}
-			must(t, n.m.FlushSoon()) // does nothing while the one before has not quite ended
+			must(t, flushSoon(n.m)) // does nothing while the one before has not quite ended
 			return false
 		})
 	}
@@ -159,7 +193,7 @@ func TestGuardFS_WaitsForRoomForTheManifest(t *testing.T) {
 		}
 		return nil
 	}, nil)
-	must(t, n.m.FlushSoon())
+	must(t, flushSoon(n.m))
 	waitFor(t, "tries to write the manifest", make(chan int), func() bool { return tries.Load() > 1 })
 	if err := n.m.Full(); !errors.Is(err, syscall.ENOSPC) {
 		t.Fatalf("Full: %v", err)
@@ -246,7 +280,7 @@ func roleBreak(clean bool) error {
 		return nil
 	}, nil)
 	// It may break before it has told that the flush began.
-	if err := n.m.FlushSoon(); err != nil && !errors.Is(err, errHard) {
+	if err := flushSoon(n.m); err != nil && !errors.Is(err, errHard) {
 		return err
 	}
 	<-n.m.Failed()

@@ -264,23 +264,23 @@ func (m *Machine) Durable() (seq uint64, err error) {
 	return seq, it.Error()
 }
 
-// FlushSoon asks Pebble to make the state durable in the background, unless the
-// last such flush is still under way or the disk is full: then Pebble would make
-// the caller wait. One goroutine at a time calls it.
-func (m *Machine) FlushSoon() error {
+// FlushSoon asks Pebble to make the state durable in the background. It begins
+// nothing while the last such flush is still under way, which need not include
+// all that is applied, or while the disk is full: then Pebble would make the
+// caller wait. One goroutine at a time calls it.
+func (m *Machine) FlushSoon() (begun bool, err error) {
 	if m.flushing != nil {
 		select {
 		case <-m.flushing:
 		default:
-			return nil
+			return false, nil
 		}
 	}
 	if m.Full() != nil {
-		return nil
+		return false, nil
 	}
-	var err error
 	m.flushing, err = m.store.flush()
-	return err
+	return err == nil, err
 }
 
 // Close closes Pebble. With clean set everything applied is made durable first,

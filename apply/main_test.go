@@ -53,6 +53,11 @@ func must(t testing.TB, err error) {
 	}
 }
 
+func flushSoon(m *apply.Machine) error {
+	_, err := m.FlushSoon()
+	return err
+}
+
 func syncDir(fs vfs.FS, dir string) error {
 	d, err := fs.OpenDir(dir)
 	if err != nil {

@@ -49,9 +49,16 @@ func (l *leader) keep() {
 	flushNow := false
 	for {
 		if flushNow || unflushed >= flushBytes {
-			unflushed, due, flushNow = 0, nil, false
-			if err := l.machine.FlushSoon(); err != nil {
+			flushNow = false
+			begun, err := l.machine.FlushSoon()
+			switch {
+			case err != nil:
 				l.db.log.Warn("party: flush", "err", err)
+				fallthrough
+			case begun:
+				unflushed, due = 0, nil
+			case due == nil: // the last one is still under way, without what came since
+				due = time.After(flushEvery)
 			}
 		}
 		select {
@@ -62,7 +69,7 @@ func (l *leader) keep() {
 				due = time.After(flushEvery)
 			}
 		case <-due:
-			flushNow = true
+			flushNow, due = true, nil
 		case now := <-sweep.C:
 			l.desk.transfers.sweep(now)
 		case <-l.machine.Flushed():
