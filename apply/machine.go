@@ -232,10 +232,16 @@ func (m *Machine) Stop(err error) {
 // Get appends the value of key to dst. Reserved keys are absent. The error is
 // pebble.ErrNotFound for an absent key.
 func (m *Machine) Get(dst, key []byte) ([]byte, error) {
-	return m.get(m.store.db, dst, key)
+	return m.get(m.store.db, dst, key, nil)
 }
 
-func (m *Machine) get(from pebble.Reader, dst, key []byte) ([]byte, error) {
+// GetIf is Get, but asks with the size of the value, in bytes, whether to append
+// it: nothing is copied of one that is not wanted.
+func (m *Machine) GetIf(dst, key []byte, want func(size int) bool) ([]byte, error) {
+	return m.get(m.store.db, dst, key, want)
+}
+
+func (m *Machine) get(from pebble.Reader, dst, key []byte, want func(size int) bool) ([]byte, error) {
 	if IsReserved(key) {
 		return dst, pebble.ErrNotFound
 	}
@@ -246,7 +252,9 @@ func (m *Machine) get(from pebble.Reader, dst, key []byte) ([]byte, error) {
 	if err != nil {
 		return dst, err
 	}
-	dst = append(dst, v...)
+	if want == nil || want(len(v)) {
+		dst = append(dst, v...)
+	}
 	return dst, c.Close()
 }
 

@@ -37,7 +37,7 @@ func (v *View) Time() time.Time { return v.time }
 
 // Get appends the value of key to dst. Reserved keys are absent. The error is
 // pebble.ErrNotFound for an absent key.
-func (v *View) Get(dst, key []byte) ([]byte, error) { return v.m.get(v.snap, dst, key) }
+func (v *View) Get(dst, key []byte) ([]byte, error) { return v.m.get(v.snap, dst, key, nil) }
 
 // NewIter returns an iterator, which sees reserved keys too. The caller closes it
 // before the View.

@@ -104,8 +104,7 @@ func (d *desk) handle(m *nats.Msg, data, out, scratch []byte) ([]byte, []byte) {
 	if err != nil {
 		out = appendError(appendHeader(out[:0], msgError), err)
 	}
-	d.reply(m, out)
-	return out, scratch
+	return d.reply(m, out), scratch
 }
 
 // assembled handles a request that came in parts.
@@ -119,27 +118,38 @@ func (d *desk) assembled(m *nats.Msg, whole, out, scratch []byte) ([]byte, []byt
 	}
 	var j *job
 	if err == nil {
-		j, err = decodeJob(whole, func(b []byte) { d.reply(m, b) })
+		j, err = decodeJob(whole, func(b []byte) { _ = d.reply(m, b) })
 	}
 	if err != nil {
-		d.reply(m, appendError(appendHeader(nil, msgError), err))
+		_ = d.reply(m, appendError(appendHeader(nil, msgError), err))
 		return out, scratch
 	}
 	select {
 	case d.l.seq.local <- j:
-	case <-d.l.ctx.Done():
+	default:
+		// The sequencer waits for the disk or for Pebble. Those who ask for other
+		// things need not.
+		d.l.work.Go(func() {
+			select {
+			case d.l.seq.local <- j:
+			case <-d.l.ctx.Done():
+			}
+		})
 	}
 	return out, scratch
 }
 
-// reply sends a reply, or its announcement when it does not fit one message.
-func (d *desk) reply(m *nats.Msg, b []byte) {
+// reply sends a reply, or its announcement when it does not fit one message. It
+// keeps b then, and returns nil for the next reply, else b.
+func (d *desk) reply(m *nats.Msg, b []byte) (next []byte) {
+	next = b
 	if len(b) > chunk {
-		b = d.transfers.announce(b)
+		b, next = d.transfers.announce(b), nil
 	}
 	if err := m.Respond(b); err != nil && d.l.ctx.Err() == nil {
 		d.l.db.log.Warn("party: reply", "err", err)
 	}
+	return next
 }
 
 func (d *desk) hello(body, out []byte) ([]byte, error) {
@@ -173,19 +183,67 @@ func (d *desk) read(body, out, scratch []byte) (_, _ []byte, err error) {
 	out = appendHeader(out, msgValues)
 	out = binary.AppendUvarint(out, id)
 	out = binary.AppendUvarint(out, uint64(len(keys)))
+	var room readRoom
+	var mark valueMark
+	fits := func(size int) bool {
+		mark = room.take(size)
+		return mark == valuePresent
+	}
 	for _, k := range keys {
-		scratch, err = d.l.machine.Get(scratch[:0], k)
+		if room.full {
+			out = append(out, byte(valueLater))
+			continue
+		}
+		scratch, err = d.l.machine.GetIf(scratch[:0], k, fits)
 		switch {
 		case errors.Is(err, pebble.ErrNotFound):
-			out = append(out, 0)
+			out = append(out, byte(valueAbsent))
 		case err != nil:
-			return nil, scratch, err
+			out = append(out, byte(valueError)) // this key's, and nobody else's
+			out = appendError(out, err)
 		default:
-			out = append(out, 1)
-			out = appendBytes(out, scratch)
+			if out = append(out, byte(mark)); mark == valuePresent {
+				out = appendBytes(out, scratch)
+			}
 		}
 	}
 	return out, scratch, nil
+}
+
+// readRoom bounds the reply to a bundle of reads, whose keys say nothing of the
+// size of their values: one value of any size, and readBytes of those that fit.
+type readRoom struct {
+	used   int
+	large  bool // the one of any size is there
+	passed int  // bytes of large values that found no room
+	full   bool // nothing more is looked at
+}
+
+const (
+	readBytes = 1 << 20
+	// largeValue is from how many bytes on a value that found no room is passed
+	// over, so that small ones behind it have not to wait for it,
+	largeValue = 64 << 10
+	// passBytes is how much of that is looked up in vain for one bundle.
+	passBytes = 32 << 20
+)
+
+// take makes room for a value of so many bytes, or says why there is none.
+func (r *readRoom) take(size int) valueMark {
+	switch {
+	case r.used+size <= readBytes:
+		r.used += size
+	case !r.large:
+		r.large = true
+	case size >= largeValue:
+		r.passed += size
+		r.full = r.passed >= passBytes
+		return valueLarge
+	default:
+		r.full = true
+		return valueLater
+	}
+	return valuePresent
 }
 
 // termOver turns the end of the term's context into errLost.

@@ -43,6 +43,10 @@ type call struct {
 	answer apply.Answer
 	values [][]byte
 	err    error
+	// Set by whoever has the bundle, for a read that was not answered to the end.
+	missing []int // keys to ask for again
+	again   bool  // there are such keys
+	large   bool  // a large value is among them
 
 	gone bool // under lane.mu: the caller has left, so it is not sent again
 }
@@ -71,7 +75,8 @@ type lane struct {
 	queue  []*call
 	free   []int // slots
 	next   uint64
-	last   int // calls in the newest bundle
+	last   int  // calls in the newest bundle
+	larges bool // there may be calls for large values in queue
 	closed error
 }
 
@@ -198,6 +203,9 @@ func (l *lane) gather() {
 
 // pack takes the next bundle off the queue. mu is held.
 func (l *lane) pack() []*call {
+	if l.larges {
+		return l.packMixed()
+	}
 	n, bytes := 0, 0
 	for n < len(l.queue) && n < bundleCalls && (n == 0 || bytes+l.queue[n].size <= bundleBytes) {
 		bytes += l.queue[n].size
@@ -212,16 +220,43 @@ func (l *lane) pack() []*call {
 	return bundle
 }
 
+// packMixed is pack while there are calls for large values: it takes one of them
+// at a time, past which the others go. mu is held.
+func (l *lane) packMixed() []*call {
+	var bundle, rest []*call
+	large, bytes := 0, 0
+	for _, c := range l.queue {
+		fits := len(bundle) < bundleCalls && (len(bundle) == 0 || bytes+c.size <= bundleBytes)
+		if c.large {
+			large++
+		}
+		if !fits || c.large && large > 1 {
+			rest = append(rest, c)
+			continue
+		}
+		bytes += c.size
+		bundle = append(bundle, c)
+	}
+	l.queue, l.larges, l.last = rest, large > 1, len(bundle)
+	return bundle
+}
+
 // settle hands out what became of a bundle and passes the slot on.
 func (l *lane) settle(slot int, r route, bundle []*call, err error) {
 	if !errors.Is(err, errLost) {
+		var rest []*call
 		for _, c := range bundle {
+			if err == nil && c.again {
+				rest = append(rest, c)
+				continue
+			}
 			if err != nil {
 				c.err = err
 			}
 			c.done <- struct{}{}
 		}
 		l.mu.Lock()
+		l.resume(rest)
 		l.release(slot)
 		l.mu.Unlock()
 		return
@@ -243,11 +278,34 @@ func (l *lane) settle(slot int, r route, bundle []*call, err error) {
 			if c.cmd != nil {
 				c.cmd.Retry = true
 			}
+			c.err, c.again = nil, false
+			l.larges = l.larges || c.large
 			again = append(again, c)
 		}
 	}
 	l.queue = append(again, l.queue...)
 	l.release(slot)
+}
+
+// resume puts reads that were not answered to the end back to the front of the
+// queue. mu is held.
+func (l *lane) resume(bundle []*call) {
+	if len(bundle) == 0 {
+		return
+	}
+	rest := make([]*call, 0, len(bundle)+len(l.queue))
+	for _, c := range bundle {
+		c.again = false
+		switch {
+		case c.gone:
+		case l.closed != nil:
+			c.fail(l.closed)
+		default:
+			l.larges = l.larges || c.large
+			rest = append(rest, c)
+		}
+	}
+	l.queue = append(rest, l.queue...)
 }
 
 func (c *call) fail(err error) {

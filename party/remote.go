@@ -69,7 +69,7 @@ func connect(ctx context.Context, db *DB, e endpoint, conn uint64) (_ *remote, e
 		}
 	}()
 	o := db.opts.Pebble
-	hello := helloRequest{Origin: db.origin, Conn: conn, Comparer: o.Comparer.Name, Merger: o.Merger.Name}
+	hello := helloRequest{Comparer: o.Comparer.Name, Merger: o.Merger.Name}
 	t, body, err := r.ask(ctx, hello.append(nil))
 	if err != nil {
 		return nil, err
@@ -165,14 +165,14 @@ func (r *remote) encodeWrites(dst []byte, id uint64, bundle []*call) []byte {
 func encodeReads(dst []byte, id uint64, bundle []*call) []byte {
 	n := 0
 	for _, c := range bundle {
-		n += len(c.keys)
+		n += c.asks()
 	}
 	dst = appendHeader(dst, msgRead)
 	dst = binary.AppendUvarint(dst, id)
 	dst = binary.AppendUvarint(dst, uint64(n))
 	for _, c := range bundle {
-		for _, k := range c.keys {
-			dst = appendBytes(dst, k)
+		for i := range c.asks() {
+			dst = appendBytes(dst, c.keys[c.index(i)])
 		}
 	}
 	return dst
@@ -275,13 +275,7 @@ func (r *remote) take(t msgType, body []byte, id uint64, bundle []*call) error {
 		if got != id {
 			return errStray
 		}
-		for _, c := range bundle {
-			if len(values) < len(c.keys) {
-				return fmt.Errorf("%w: too few values", errWire)
-			}
-			c.values, values = values[:len(c.keys):len(c.keys)], values[len(c.keys):]
-		}
-		return nil
+		return fill(bundle, values, len(body))
 	}
 	return fmt.Errorf("%w: reply type %d", errWire, t)
 }
@@ -384,7 +378,7 @@ func (r *remote) download(ctx context.Context, announcement []byte) ([]byte, err
 	if err := l.decode(announcement); err != nil {
 		return nil, err
 	}
-	var data []byte
+	data := make([]byte, 0, min(l.Total, maxRequest)) // no reply has a reason to be larger
 	for {
 		p := pullRequest{ID: l.ID, Start: uint64(len(data))}
 		b, err := r.request(ctx, p.append(nil))

@@ -50,7 +50,7 @@ func (t *transfers) part(body []byte) (whole []byte, err error) {
 	defer t.mu.Unlock()
 	u := t.up[key]
 	if p.Start == 0 {
-		u = &transfer{total: p.Total}
+		u = &transfer{data: make([]byte, 0, p.Total), total: p.Total}
 		if t.up == nil {
 			t.up = make(map[uploadKey]*transfer)
 		}
@@ -68,7 +68,8 @@ func (t *transfers) part(body []byte) (whole []byte, err error) {
 	return u.data, nil
 }
 
-// announce keeps a large reply and returns the message that says so.
+// announce keeps a large reply, which is its own from now on, and returns the
+// message that says so.
 func (t *transfers) announce(reply []byte) []byte {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -76,8 +77,7 @@ func (t *transfers) announce(reply []byte) []byte {
 	if t.down == nil {
 		t.down = make(map[uint64]*transfer)
 	}
-	// The caller's buffer is its own.
-	t.down[t.next] = &transfer{data: append([]byte(nil), reply...), used: time.Now()}
+	t.down[t.next] = &transfer{data: reply, used: time.Now()}
 	l := largeReply{ID: t.next, Total: uint64(len(reply))}
 	return l.append(nil)
 }

@@ -29,7 +29,6 @@ const (
 	msgHello  msgType = iota + 1 // helloRequest → msgWelcome
 	msgWrite                     // writeRequest → msgAnswers
 	msgRead                      // keys → msgValues
-	_                            // free
 	msgStatus                    // → msgStatusReply
 	msgPart                      // uploadPart: a piece of a request that is too large → msgAck, or the whole request's reply
 	msgPull                      // pullRequest: a piece of a reply that was too large → msgPiece
@@ -37,7 +36,6 @@ const (
 	msgWelcome
 	msgAnswers
 	msgValues
-	_ // free
 	msgStatusReply
 	msgAck
 	msgPiece
@@ -130,17 +128,6 @@ func (r *reader) bytes() []byte {
 	return v
 }
 
-// optional reads 0, which is nil, or 1 and a string.
-func (r *reader) optional() []byte {
-	if r.byte() == 0 {
-		return nil
-	}
-	if v := r.bytes(); v != nil {
-		return v
-	}
-	return []byte{}
-}
-
 func (r *reader) fixed(dst []byte) {
 	if len(r.b) < len(dst) {
 		r.bad, r.b = true, nil
@@ -156,24 +143,16 @@ func appendBytes(dst, b []byte) []byte {
 }
 
 // helloRequest is the first message of a follower on a new connection.
-type helloRequest struct {
-	Origin           apply.Origin
-	Conn             uint64 // counts the connections of the origin
-	Comparer, Merger string
-}
+type helloRequest struct{ Comparer, Merger string }
 
 func (h *helloRequest) append(dst []byte) []byte {
 	dst = appendHeader(dst, msgHello)
-	dst = append(dst, h.Origin[:]...)
-	dst = binary.AppendUvarint(dst, h.Conn)
 	dst = appendBytes(dst, []byte(h.Comparer))
 	return appendBytes(dst, []byte(h.Merger))
 }
 
 func (h *helloRequest) decode(b []byte) error {
 	r := reader{b: b}
-	r.fixed(h.Origin[:])
-	h.Conn = r.uvarint()
 	h.Comparer, h.Merger = string(r.bytes()), string(r.bytes())
 	return r.err()
 }
@@ -258,7 +237,24 @@ func decodeAnswers(b []byte) (id, committed uint64, answers []apply.Answer, err 
 	return id, committed, answers, r.err()
 }
 
-// Keys and values: a list of strings, those of a reply with a mark for absent.
+// Keys and values: a list of strings, and a list of what became of each key.
+
+// value is what a reply says of a key.
+type value struct {
+	mark  valueMark
+	bytes []byte // of valuePresent
+	err   error  // of valueError
+}
+
+type valueMark byte
+
+const (
+	valueAbsent  valueMark = iota
+	valuePresent           // then the value
+	valueError             // then the error
+	valueLarge             // a large one that found no room in the reply: ask again
+	valueLater             // not looked at, as the reply is full: ask again
+)
 
 func decodeKeys(b []byte) (id uint64, keys [][]byte, err error) {
 	r := reader{b: b}
@@ -274,16 +270,26 @@ func decodeKeys(b []byte) (id uint64, keys [][]byte, err error) {
 	return id, keys, r.err()
 }
 
-func decodeValues(b []byte) (id uint64, values [][]byte, err error) {
+func decodeValues(b []byte) (id uint64, values []value, err error) {
 	r := reader{b: b}
 	id = r.uvarint()
 	n := r.count()
-	values = make([][]byte, 0, min(n, bundleCalls))
+	values = make([]value, 0, min(n, bundleCalls))
 	for range n {
-		values = append(values, r.optional())
+		v := value{mark: valueMark(r.byte())}
+		switch v.mark {
+		case valueAbsent, valueLarge, valueLater:
+		case valuePresent:
+			v.bytes = r.bytes()
+		case valueError:
+			v.err = r.error()
+		default:
+			return id, nil, fmt.Errorf("%w: mark %d of a value", errWire, v.mark)
+		}
 		if r.bad {
 			break
 		}
+		values = append(values, v)
 	}
 	return id, values, r.err()
 }

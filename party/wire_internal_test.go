@@ -21,14 +21,15 @@ func wireSeeds() [][]byte {
 	} {
 		write = apply.AppendCommand(write, &c)
 	}
-	hello := helloRequest{Origin: origin, Conn: 1, Comparer: "c", Merger: "m"}
+	hello := helloRequest{Comparer: "c", Merger: "m"}
 	wel := welcome{Term: 1, PID: 2, Database: eventlog.ID{3}, Committed: 4}
 	status := leaderStatus{1, 2, 3, 4, 5, 6, 7}
 	part := uploadPart{Origin: origin, Conn: 1, ID: 2, Total: 10, Start: 3, Data: []byte("data")}
 	large := largeReply{ID: 1, Total: 2}
 	pull := pullRequest{ID: 1, Start: 2}
 	values := appendHeader(nil, msgValues)
-	values = append(values, 9, 3, 0, 1, 0, 1, 1, 'v')
+	values = append(values, 9, 6, byte(valueAbsent), byte(valuePresent), 0, byte(valuePresent), 1, 'v', byte(valueLarge), byte(valueLater), byte(valueError))
+	values = appendError(values, ErrTooLarge)
 	return [][]byte{
 		write, hello.append(nil), wel.append(nil), status.append(nil), part.append(nil), large.append(nil), pull.append(nil), values,
 		encodeReads(nil, 8, []*call{{keys: [][]byte{[]byte("a"), {}, []byte("c")}}}),
