@@ -200,11 +200,8 @@ func (m *Machine) loadCursors() error {
 	return nil
 }
 
-// Cursor returns where a cursor stands in the state. It may be called from any
-// goroutine, as may Cursors.
-func (m *Machine) Cursor(name string) (seq uint64, ok bool) { return m.cursors.get(name) }
-
-// Cursors returns all cursors.
+// Cursors returns all cursors and where they stand in the state. It may be called
+// from any goroutine.
 func (m *Machine) Cursors() []Cursor { return m.cursors.list() }
 
 // judgeCursor is Judge for a command that moves a cursor and was not seen before.

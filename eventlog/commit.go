@@ -84,13 +84,6 @@ func CreateCommit(path string, id ID) (*Commit, error) {
 // AlterCommit opens a commit word that is there, to write to it. The errors are those of ReadCommit.
 func AlterCommit(path string) (*Commit, error) { return mapCommit(path, mmap.RDWR) }
 
-// NewMemCommit returns a commit word in heap memory, for file systems in memory. Its ID is zero.
-func NewMemCommit() *Commit {
-	c := &Commit{}
-	c.words.Store(newMemWords())
-	return c
-}
-
 func newMemWords() *commitWords {
 	return &commitWords{term: new(atomic.Uint64), committed: new(atomic.Uint64), durable: new(atomic.Uint64)}
 }

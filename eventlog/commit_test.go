@@ -49,11 +49,6 @@ func TestCommit_IsSeenThroughEveryMapping(t *testing.T) {
 	}()
 	must(t, w.Close())
 	must(t, r.Close())
-	m := eventlog.NewMemCommit()
-	m.SetDurable(5)
-	if m.Durable() != 5 || m.Committed() != 0 {
-		t.Fatal("commit word in memory")
-	}
 }
 
 func TestCommit_ReplacesWhatIsNotItsOwn(t *testing.T) {

@@ -127,17 +127,6 @@ func (l *Log) Durable() uint64 { return l.durable.Load() }
 // Term returns the term in force, 0 before the first.
 func (l *Log) Term() uint64 { return l.term.Load() }
 
-// Size returns the bytes of all segment files, the zeros ahead of the end included.
-func (l *Log) Size() int64 {
-	l.segMu.Lock()
-	defer l.segMu.Unlock()
-	var n int64
-	for i := range l.segs {
-		n += l.segs[i].size
-	}
-	return n
-}
-
 // StartTerm appends the record that begins the next term at the time t, and syncs. It must come before the first
 // Append. Its sequence number may leave a gap, which lies over all numbers that a leader before may have given to
 // entries that a power cut took. Errors are those of Append with sync.

@@ -3,6 +3,7 @@ package party
 import (
 	"bytes"
 	"fmt"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -21,7 +22,11 @@ type bench struct {
 }
 
 func newBench(t *testing.T) *bench {
-	w := eventlog.NewMemCommit()
+	w, err := eventlog.CreateCommit(filepath.Join(t.TempDir(), "commit"), eventlog.ID{1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = w.Close() })
 	w.SetCommitted(10)
 	l := &leader{db: &DB{opts: Options{Pebble: &pebble.Options{Comparer: pebble.DefaultComparer}}}, word: w}
 	return &bench{t: t, n: newNotifier(l), word: w, got: make(map[string][]notice)}

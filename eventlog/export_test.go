@@ -1,0 +1,12 @@
+package eventlog
+
+// Size returns the bytes of all segment files, the zeros ahead of the end included.
+func (l *Log) Size() int64 {
+	l.segMu.Lock()
+	defer l.segMu.Unlock()
+	var n int64
+	for i := range l.segs {
+		n += l.segs[i].size
+	}
+	return n
+}
