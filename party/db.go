@@ -324,10 +324,13 @@ func (db *DB) Resign(ctx context.Context) error {
 //
 // An error says that something of the end went wrong, most likely that the disk
 // is full: then the writes that Pebble could not flush are in the log, and the
-// next handle finds them, but plain Pebble would not.
+// next handle finds them, but plain Pebble would not. So does the last handle of
+// all if the leader before it was killed and it cannot do in its place what that
+// had left to do. The handle is closed all the same, and no write is lost.
 //
-// Snapshots of the handle are closed too. Close waits for Pebble to flush and for the goroutines of the handle. It must
-// not be called from a function in Options.Events.
+// Snapshots of the handle are closed too. Close waits for Pebble to flush and for
+// the goroutines of the handle. It must not be called from a function in
+// Options.Events.
 func (db *DB) Close() error {
 	err := ErrClosed
 	db.closing.Do(func() {

@@ -280,15 +280,17 @@ func (m *member) tidy() {
 	m.db.setRole(state{role: Electing})
 	if m.db.untidy() && !m.complete {
 		lock, ok, err := tryLock(m.lock)
-		if err != nil || !ok {
-			return
+		if err == nil && !ok || errors.Is(err, os.ErrNotExist) {
+			return // somebody leads, or the directory was removed
 		}
-		l, err := acquire(m.db, lock, m.takeReady())
 		if err == nil {
-			err = l.release(true)
+			var l *leader
+			if l, err = acquire(m.db, lock, m.takeReady()); err == nil {
+				err = l.release(true)
+			}
 		}
 		if err != nil {
-			m.db.log.Warn("party: complete the state of a leader that was killed", "err", err)
+			m.db.closeErr = fmt.Errorf("party: close %s: complete the state of a leader that was killed: %w", m.db.dir, err)
 		}
 	}
 }
