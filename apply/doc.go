@@ -13,7 +13,7 @@
 //   - No table of Pebble's is created before the log it came from is durable
 //     (see guardFS), so that prefix is never longer than the log.
 //   - A command that was logged is recognised when it comes again and gets its
-//     first answer; see Machine.Judge for the bound.
+//     first answer; see Group.Judge for the bound.
 //   - Reserved keys can be neither read nor written by commands, and survive a
 //     DeleteRange across them.
 //
@@ -43,7 +43,7 @@
 // A session is the origin [16], then as uvarints the newest sequence number, the
 // lowest number without an answer, the floor when the session was made, and the
 // count of runs; each run is a number, the sequence number it was logged as, and
-// how many follow both.
+// how many of both there are in a row, those included.
 //
 // Integers are little endian, the slot is big endian. "id", "clean" and "restored" are not derived from the log;
 // all else is.

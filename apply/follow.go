@@ -48,8 +48,7 @@ func OpenFollower(dir string, o *pebble.Options, log *slog.Logger) (*Machine, er
 	return Open(dir, c, nil, log)
 }
 
-// Join checks that the log of database id, of which the first record there has
-// sequence number first, continues the state. A checkpoint that was made before
+// Join checks that the log of database id continues the state. A checkpoint that was made before
 // the leader's Pebble flushed for the first time knows of no log yet; it is what
 // the database was before its first entry, and becomes part of it here.
 func (m *Machine) Join(id eventlog.ID) error {

@@ -107,7 +107,6 @@ type segment struct {
 
 func segmentName(first uint64) string { return fmt.Sprintf("%020d%s", first, suffix) }
 
-// listSegments returns the first sequence numbers of the segment files in dir, ascending.
 // Exists tells whether there is a log in dir: any segment, be it damaged.
 func Exists(fs vfs.FS, dir string) (bool, error) {
 	if _, err := fs.Stat(dir); errors.Is(err, os.ErrNotExist) {

@@ -10,20 +10,6 @@ import (
 	"github.com/pebbleparty/pebbleparty/apply"
 )
 
-// All calls take a context and block until they are answered or it ends. While
-// there is no leader they wait for the next one. What a write that its context
-// ended became is unknown, as the leader may have had it already; a write that
-// returned nil has taken effect exactly once, however many leaders died under it.
-//
-// Keys and values that are passed in are read before a call returns and may be
-// reused after it. Slices that are returned belong to the caller.
-//
-// Every read sees every write that returned, in any process, before the read
-// began, and everything that another read had seen by then. So a process reads its
-// own writes, and no sequence of reads, in whatever processes, goes back in time.
-// With Options.LocalReads that is no different; only then reads do not wait for a
-// leader, if the handle has its replica.
-
 // Get returns the value of key. The error is pebble.ErrNotFound if there is none.
 func (db *DB) Get(ctx context.Context, key []byte) ([]byte, error) {
 	values, err := db.read(ctx, [][]byte{key})

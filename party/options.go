@@ -59,7 +59,7 @@ type Options struct {
 }
 
 // Retention says how much of the event log is kept beyond what recovery needs.
-// The log is removed in whole segments of about 4 MiB, oldest first, when one of
+// The log is removed in whole segments of about 2 MiB, oldest first, when one of
 // the bounds is passed; what Pebble has not made durable yet is always kept.
 type Retention struct {
 	// MaxBytes bounds the size of the log in bytes. The default, for 0, is 256
