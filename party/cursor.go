@@ -54,10 +54,8 @@ func (db *DB) own(ctx context.Context, name string) (*cursor, error) {
 	if err := os.Mkdir(folder, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
 		return nil, err
 	}
-	sum := sha256.Sum256([]byte(name))
-	path := db.path("cursors/" + hex.EncodeToString(sum[:16]) + ".lock")
 	for {
-		lock, ok, err := tryLock(path)
+		lock, ok, err := tryLock(db.cursorLock(name))
 		if err != nil {
 			return nil, err
 		}
@@ -74,6 +72,27 @@ func (db *DB) own(ctx context.Context, name string) (*cursor, error) {
 		if err := ctx.Err(); err != nil {
 			return nil, fmt.Errorf("%w: another subscription has the name %q", err, name)
 		}
+	}
+}
+
+// cursorLock returns the path of the lock whose holder owns a name.
+func (db *DB) cursorLock(name string) string {
+	sum := sha256.Sum256([]byte(name))
+	return db.path("cursors/" + hex.EncodeToString(sum[:16]) + ".lock")
+}
+
+// sweepCursor removes the lock file of a name that is no more, unless somebody has
+// it. Only its holder removes it, and who took the lock of a file that was removed
+// meanwhile finds that out (tryLock); so no two own a name. What a crash, or a
+// system that removes no open file, leaves behind is an empty file.
+func (db *DB) sweepCursor(name string) {
+	path := db.cursorLock(name)
+	if _, err := os.Stat(path); err != nil {
+		return
+	}
+	if lock, ok, err := tryLock(path); err == nil && ok {
+		_ = os.Remove(path)
+		_ = lock.unlock()
 	}
 }
 
@@ -174,13 +193,17 @@ func (db *DB) DropCursor(ctx context.Context, name string) error {
 			return err
 		}
 		seq, ok := all[name]
-		if !ok {
-			return nil
+		if ok {
+			dropped, err := db.moveCursor(ctx, name, &seq, nil)
+			if err != nil {
+				return err
+			}
+			if !dropped {
+				continue // it has moved
+			}
 		}
-		dropped, err := db.moveCursor(ctx, name, &seq, nil)
-		if dropped || err != nil {
-			return err
-		}
+		db.sweepCursor(name)
+		return nil
 	}
 }
 

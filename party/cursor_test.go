@@ -9,6 +9,8 @@ import (
 	"math/rand/v2"
 	"path/filepath"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/pebbleparty/pebbleparty/party"
@@ -108,6 +110,57 @@ func TestSubscription_NameHasOneOwner(t *testing.T) {
 			t.Error("a subscription without a name was acknowledged")
 		}
 	})
+}
+
+// The file of a name goes with the name, and never lets two in: whoever has it
+// counts.
+func TestSubscription_DroppedNameLeavesNoFile(t *testing.T) {
+	dir := newDir(t)
+	db, other := open(t, dir, nil), open(t, dir, nil)
+	files := func() []string {
+		names, err := filepath.Glob(filepath.Join(dir, "party", "cursors", "*"))
+		must(t, err)
+		return names
+	}
+	s, err := db.Subscribe(within(t), &party.SubscribeOptions{Name: "one"})
+	must(t, err)
+	must(t, other.DropCursor(within(t), "one"))
+	if len(files()) != 1 {
+		t.Fatalf("%q while somebody has the name", files())
+	}
+	must(t, s.Close())
+	var owners atomic.Int64
+	var all sync.WaitGroup
+	for i := range 6 {
+		on := []*party.DB{db, other}[i%2]
+		all.Go(func() {
+			for range 20 {
+				if i < 2 {
+					if err := on.DropCursor(within(t), "one"); err != nil {
+						t.Error(err)
+					}
+					continue
+				}
+				s, err := on.Subscribe(within(t), &party.SubscribeOptions{Name: "one"})
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if n := owners.Add(1); n != 1 {
+					t.Errorf("%d own the name", n)
+				}
+				owners.Add(-1)
+				if err := s.Close(); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	all.Wait()
+	must(t, other.DropCursor(within(t), "one"))
+	if left := files(); len(left) != 0 {
+		t.Errorf("%q are left", left)
+	}
 }
 
 func TestSubscription_TooManyNames(t *testing.T) {

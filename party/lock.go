@@ -9,7 +9,8 @@ import (
 )
 
 // leaderLock is the lock whose holder leads: a flock on a file that is never
-// written, read or removed. The kernel frees it when the process dies.
+// written, read or removed. The kernel frees it when the process dies. Names of
+// subscriptions have locks of the same kind, whose files their holder may remove.
 type leaderLock struct{ f *flock.Flock }
 
 // tryLock takes the lock if nobody has it. It does not wait.
