@@ -190,6 +190,10 @@ func (p *child) serve(r request) {
 		err = p.work(ctx, r)
 	case "tail":
 		a.N, err = p.tail(ctx, r)
+	case "watch":
+		err = p.watch(ctx, r)
+	case "churn":
+		err = p.churn(ctx, r)
 	case "status":
 		a.Status, err = p.db.Status(ctx)
 	case "resign":
