@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/pebbleparty/pebbleparty/apply"
@@ -32,7 +33,7 @@ const (
 // CursorStatus is a named subscription as the database remembers it.
 type CursorStatus struct {
 	Name  string
-	Acked uint64 // sequence number up to which it was acknowledged
+	Acked uint64 // sequence number up to which it was acknowledged, or nothing concerned it
 	Lag   uint64 // how many sequence numbers were committed since
 }
 
@@ -41,8 +42,8 @@ type cursor struct {
 	name string
 	lock *leaderLock // of the name: one owner in all processes
 	turn chan struct{}
-	// Under turn.
-	acked uint64
+
+	acked atomic.Uint64 // changes under turn
 }
 
 // own returns the cursor of a name once nobody else has it.
@@ -106,7 +107,7 @@ func (c *cursor) place(ctx context.Context, db *DB, from uint64) (uint64, error)
 			return 0, err
 		}
 		if seq, ok := all[c.name]; ok {
-			c.acked = seq
+			c.acked.Store(seq)
 			return seq + 1, nil
 		}
 		if from == 0 {
@@ -115,8 +116,9 @@ func (c *cursor) place(ctx context.Context, db *DB, from uint64) (uint64, error)
 		if from > committed+1 {
 			return 0, &TruncatedError{Last: committed}
 		}
-		c.acked = from - 1
-		made, err := db.moveCursor(ctx, c.name, nil, &c.acked)
+		before := from - 1
+		c.acked.Store(before)
+		made, err := db.moveCursor(ctx, c.name, nil, &before)
 		if err != nil {
 			return 0, err
 		}
@@ -153,18 +155,21 @@ func (s *Subscription) Ack(ctx context.Context, seq uint64) error {
 		return ctx.Err()
 	}
 	defer func() { <-c.turn }()
-	for seq > c.acked {
-		select {
-		case <-s.done: // somebody else may own the name by now
+	return c.move(ctx, s, seq)
+}
+
+// move moves the cursor up to seq. turn is held.
+func (c *cursor) move(ctx context.Context, s *Subscription, seq uint64) error {
+	for acked := c.acked.Load(); seq > acked; acked = c.acked.Load() {
+		if s.life.Err() != nil { // somebody else may own the name by now
 			return ErrClosed
-		default:
 		}
-		moved, err := s.db.moveCursor(ctx, c.name, &c.acked, &seq)
+		moved, err := s.db.moveCursor(ctx, c.name, &acked, &seq)
 		if err != nil {
 			return err
 		}
 		if moved {
-			c.acked = seq
+			c.acked.Store(seq)
 			return nil
 		}
 		// An Ack whose outcome was unknown has been carried out; or one of an owner
@@ -174,12 +179,46 @@ func (s *Subscription) Ack(ctx context.Context, seq uint64) error {
 			return err
 		}
 		now, ok := all[c.name]
-		if !ok || now < c.acked {
+		if !ok || now < acked {
 			return fmt.Errorf("%w: %q", ErrCursorLost, c.name)
 		}
-		c.acked = now
+		c.acked.Store(now)
 	}
 	return nil
+}
+
+// unacked returns the first number that a named subscription has not acknowledged
+// if it owes no Ack, else 0.
+func (s *Subscription) unacked() uint64 {
+	if s.cursor == nil {
+		return 0
+	}
+	acked := s.cursor.acked.Load()
+	if s.delivered.Load() > acked {
+		return 0
+	}
+	return acked + 1
+}
+
+// note moves the cursor of a subscription that owes no Ack to where it has read:
+// nothing up to there touches its bounds. It is called by Next, so nothing is
+// delivered meanwhile. If it fails the leader asks again.
+func (s *Subscription) note(ctx context.Context) {
+	if s.unacked() == 0 {
+		return
+	}
+	select {
+	case s.cursor.turn <- struct{}{}:
+	default:
+		return // an Ack is under way
+	}
+	defer func() { <-s.cursor.turn }()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(s.life, cancel)() // Close waits for Next
+	if err := s.cursor.move(ctx, s, s.turn.next-1); err != nil {
+		s.db.log.Debug("party: note how far a subscription has come", "name", s.cursor.name, "err", err)
+	}
 }
 
 // DropCursor forgets the subscription name and how far it was acknowledged. It

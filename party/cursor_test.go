@@ -62,8 +62,7 @@ func TestSubscription_NamedGoesOnBehindTheLastAck(t *testing.T) {
 		}
 		must(t, other.DeleteRange(within(t), []byte("a"), []byte("\xff\xff\xff"), nil))
 		must(t, db.Resign(within(t)))
-		st, err := db.Status(within(t))
-		must(t, err)
+		st := responding(t, db)
 		if len(st.Cursors) != 1 || st.Cursors[0] != (party.CursorStatus{Name: "worker", Acked: seqs[3], Lag: st.Committed - seqs[3]}) {
 			t.Fatalf("cursors %+v, acknowledged %d of %d", st.Cursors, seqs[3], st.Committed)
 		}
@@ -76,8 +75,8 @@ func TestSubscription_NamedGoesOnBehindTheLastAck(t *testing.T) {
 		must(t, other.DropCursor(within(t), "worker"))
 		want(t, s.Ack(within(t), seqs[4]), party.ErrCursorLost)
 		must(t, s.Close())
-		if st, err = db.Status(within(t)); err != nil || len(st.Cursors) != 0 {
-			t.Fatalf("cursors %+v, %v", st.Cursors, err)
+		if st = responding(t, db); len(st.Cursors) != 0 {
+			t.Fatalf("cursors %+v", st.Cursors)
 		}
 	})
 }
@@ -191,9 +190,7 @@ func TestSubscription_RetentionKeepsWhatIsNotAcked(t *testing.T) {
 		for range megabytes {
 			applyBatch(t, db, "Set x="+string(pattern(1<<20)))
 		}
-		st, err := db.Status(within(t))
-		must(t, err)
-		return st.FirstSeq
+		return responding(t, db).FirstSeq
 	}
 	if first := write(12); first > seq {
 		t.Fatalf("the log begins at %d, and %d was not acknowledged", first, seq)
@@ -208,6 +205,71 @@ func TestSubscription_RetentionKeepsWhatIsNotAcked(t *testing.T) {
 	must(t, s.Ack(within(t), last.Seq))
 	until(t, "what was acknowledged goes", func() bool { return write(1) > seq })
 	until(t, "the bound is reached", func() bool { return write(1) > last.Seq+1 })
+}
+
+// A named subscription whose keys nobody touches owes no Ack. It holds nothing
+// back, and is not overtaken when it comes back.
+func TestSubscription_QuietNameMovesOn(t *testing.T) {
+	a, b := pair(t, &party.Options{Retention: party.Retention{MaxBytes: 4 << 20, CursorBytes: 8 << 20}})
+	for _, x := range []struct {
+		name      string
+		db, other *party.DB
+	}{{"leader", a, b}, {"follower", b, a}} {
+		t.Run(x.name, func(t *testing.T) {
+			quiet := &party.SubscribeOptions{Name: x.name, LowerBound: []byte("k"), UpperBound: []byte("l")}
+			s, err := x.db.Subscribe(within(t), quiet)
+			must(t, err)
+			seq := applyBatch(t, x.other, "Set k=1")
+			if ev := next(t, s); ev.Seq != seq {
+				t.Fatalf("event %d, want %d", ev.Seq, seq)
+			}
+			acked := func() uint64 {
+				for _, c := range responding(t, x.db).Cursors {
+					if c.Name == x.name {
+						return c.Acked
+					}
+				}
+				t.Fatal("the name is forgotten")
+				return 0
+			}
+			// more than is kept for it, while it waits
+			outrun := func(s *party.Subscription, how string, gone func(first uint64) bool) {
+				t.Helper()
+				ended := make(chan error, 1)
+				ctx, cancel := context.WithCancel(within(t))
+				go func() {
+					_, err := s.Next(ctx)
+					ended <- err
+				}()
+				until(t, how, func() bool {
+					applyBatch(t, x.other, "Set x="+string(pattern(1<<20)))
+					return gone(responding(t, x.db).FirstSeq)
+				})
+				cancel()
+				want(t, receive(t, "Next to end", ended), context.Canceled)
+			}
+			before := acked()
+			outrun(s, "what is not acknowledged goes after all", func(first uint64) bool { return first > before+4 })
+			if got := acked(); got != before {
+				t.Fatalf("the cursor went from %d to %d, and %d was not acknowledged", before, got, seq)
+			}
+			must(t, s.Ack(within(t), seq))
+			outrun(s, "the log and the cursor go on", func(first uint64) bool { return first > seq+30 && acked() >= first })
+			must(t, s.Ack(within(t), seq)) // does not move it back
+			must(t, s.Close())
+
+			s, err = x.other.Subscribe(within(t), quiet)
+			must(t, err)
+			seq = applyBatch(t, x.db, "Set k=2")
+			if ev := next(t, s); ev.Seq != seq {
+				t.Fatalf("event %d, want %d", ev.Seq, seq)
+			}
+			must(t, s.Close())
+			if got := acked(); got >= seq {
+				t.Fatalf("the cursor is at %d, and %d was not acknowledged", got, seq)
+			}
+		})
+	}
 }
 
 // Workers that share a name are killed again and again, as is whoever leads. One

@@ -259,7 +259,7 @@ func (d *desk) wait(m *nats.Msg, body []byte) error {
 	if err := w.decode(body, d.l.db.opts.Pebble.Comparer); err != nil {
 		return err
 	}
-	d.l.notifier.add(waiter{origin: w.Origin}, &wait{id: w.ID, after: w.After, ranges: w.Ranges, tell: func(n notice) {
+	d.l.notifier.add(waiter{origin: w.Origin}, &wait{id: w.ID, after: w.After, unacked: w.Unacked, ranges: w.Ranges, tell: func(n notice) {
 		_ = m.Respond(appendNotice(nil, w.ID, n)) // if it is lost, so is the connection
 	}})
 	return nil

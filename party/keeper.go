@@ -73,6 +73,7 @@ func (l *leader) keep() {
 		case now := <-sweep.C:
 			l.desk.transfers.sweep(now)
 		case <-l.machine.Flushed():
+			l.notifier.note()
 			l.retain(retention)
 		case <-tick.C:
 			l.retain(retention)

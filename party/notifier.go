@@ -1,6 +1,7 @@
 package party
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"sync"
@@ -59,8 +60,10 @@ type wait struct {
 	id     uint64 // grows with each request of a waiter
 	after  uint64
 	ranges []bounds // none: everything
-	since  time.Time
-	tell   func(notice) // must not block
+	// unacked is that of waitRequest.
+	unacked uint64
+	since   time.Time
+	tell    func(notice) // must not block
 }
 
 type mark struct {
@@ -69,8 +72,12 @@ type mark struct {
 }
 
 // notice is what a wait is told: nothing up to Through touches its ranges, the log
-// is committed up to Committed.
-type notice struct{ Through, Committed uint64 }
+// is committed up to Committed. Note: the named subscription that owes no Ack is to
+// note how far it has come.
+type notice struct {
+	Through, Committed uint64
+	Note               bool
+}
 
 const (
 	// newsBytes bounds what is kept for run to look at, and newsChecks how often it
@@ -83,6 +90,11 @@ const (
 	// know that they have read up to where the log is now, and not retention's next
 	// victim; and waits of processes that are gone go away.
 	noticeAfter = 10 * time.Second
+
+	// noteWaits bounds how many are told to note how far they have come each time
+	// that Pebble has flushed. What they write then must be little beside what made
+	// it flush, or it would go on for ever.
+	noteWaits = 16
 )
 
 func newNotifier(l *leader) *notifier {
@@ -199,7 +211,7 @@ func (n *notifier) look() {
 	n.through = most
 	n.mu.Unlock()
 	for _, h := range told {
-		h.tell(notice{max(h.through, h.after), committed})
+		h.tell(notice{Through: max(h.through, h.after), Committed: committed})
 	}
 }
 
@@ -280,6 +292,34 @@ func (n *notifier) refresh(now time.Time) {
 	through, committed := n.through, n.word.Committed()
 	n.mu.Unlock()
 	for _, w := range told {
-		w.tell(notice{max(through, w.after), committed})
+		w.tell(notice{Through: max(through, w.after), Committed: committed})
+	}
+}
+
+// note has those named subscriptions note how far they have come that are
+// farthest behind, though they have had nothing to acknowledge. The keeper calls it
+// when the log has grown, so that it keeps no log for them, and they are not
+// overtaken when they come back.
+func (n *notifier) note() {
+	type behind struct {
+		who waiter
+		*wait
+	}
+	n.mu.Lock()
+	through, committed := n.through, n.word.Committed()
+	var told []behind
+	for who, w := range n.list {
+		if w.unacked > 0 && w.unacked <= max(through, w.after) {
+			told = append(told, behind{who, w})
+		}
+	}
+	slices.SortFunc(told, func(a, b behind) int { return cmp.Compare(a.unacked, b.unacked) })
+	told = told[:min(len(told), noteWaits)]
+	for _, b := range told {
+		n.remove(b.who)
+	}
+	n.mu.Unlock()
+	for _, b := range told {
+		b.tell(notice{Through: max(through, b.after), Committed: committed, Note: true})
 	}
 }

@@ -80,15 +80,15 @@ func TestNotifier_TellsWhomItConcerns(t *testing.T) {
 	b.wait("k or x", 1, 11, bounds{[]byte("x"), nil}, kToL)
 	b.waits(3)
 	b.commit("a")
-	b.expect("all", notice{11, 12})
+	b.expect("all", notice{11, 12, false})
 	b.commit("b", "x", "k")
-	b.expect("k or x", notice{13, 15})
-	b.expect("k", notice{14, 15})
+	b.expect("k or x", notice{13, 15, false})
+	b.expect("k", notice{14, 15, false})
 	b.waits(0)
 	b.expect("all")
 
 	b.wait("late", 1, 12, kToL) // behind already
-	b.expect("late", notice{12, 15})
+	b.expect("late", notice{12, 15, false})
 	b.waits(0)
 }
 
@@ -101,7 +101,7 @@ func TestNotifier_LaterRequestReplaces(t *testing.T) {
 	b.wait("w", 3, 11)
 	b.waits(1)
 	b.commit("a")
-	b.expect("w", notice{11, 12})
+	b.expect("w", notice{11, 12, false})
 	b.wait("w", 4, 12)
 	b.n.drop(who("w"))
 	b.n.drop(who("w"))
@@ -114,7 +114,7 @@ func TestNotifier_BoundsItsWork(t *testing.T) {
 	b.wait("k", 1, 10, kToL)
 	b.commit("a")
 	b.commit("a" + string(bytes.Repeat([]byte("x"), newsBytes)))
-	b.expect("k", notice{11, 12})
+	b.expect("k", notice{11, 12, false})
 	b.wait("k", 2, 12, kToL)
 	b.commit("a")
 	b.expect("k") // it has recovered
@@ -149,16 +149,49 @@ func TestNotifier_Refreshes(t *testing.T) {
 	b.expect("k")
 	b.waits(1)
 	b.n.refresh(time.Now().Add(2 * noticeAfter))
-	b.expect("k", notice{12, 12})
+	b.expect("k", notice{12, 12, false})
 	b.waits(0)
+}
+
+// Named subscriptions that owe no Ack are told to note how far they have come,
+// those that are farthest behind first, and only if the log has gone on.
+func TestNotifier_HasPositionsNoted(t *testing.T) {
+	b := newBench(t)
+	named := func(name string, after, unacked uint64) {
+		b.n.add(who(name), &wait{id: 1, after: after, unacked: unacked, ranges: []bounds{kToL}, tell: func(n notice) { b.got[name] = append(b.got[name], n) }})
+	}
+	named("level", 10, 11)
+	b.n.note()
+	b.expect("level")
+	for i := range 2 * noteWaits {
+		named(fmt.Sprint(i), 10, uint64(11-i%4))
+	}
+	b.wait("no name", 1, 10, kToL)
+	b.commit("a", "b")
+	named("new", 12, 13)
+	b.n.note()
+	for i := range 2 * noteWaits {
+		if i%4 >= 2 {
+			b.expect(fmt.Sprint(i), notice{12, 12, true})
+		} else {
+			b.expect(fmt.Sprint(i))
+		}
+	}
+	b.expect("level")
+	b.expect("new")
+	b.n.note()
+	b.expect("no name")
+	b.expect("new")
+	b.waits(3) // those two, and one more than are told at once
 }
 
 // FuzzWait: no request to wait, notice or log entry makes a decoder panic, what
 // is decoded survives a round trip, and an event has what its bounds show.
 func FuzzWait(f *testing.F) {
-	w := waitRequest{Origin: apply.Origin{1}, ID: 2, After: 3, Ranges: []bounds{kToL, {nil, []byte("x")}}}
+	w := waitRequest{Origin: apply.Origin{1}, ID: 2, After: 3, Unacked: 4, Ranges: []bounds{kToL, {nil, []byte("x")}}}
 	f.Add(w.append(nil), []byte("k"))
-	f.Add(appendNotice(nil, 1, notice{2, 3}), []byte("k"))
+	f.Add(appendNotice(nil, 1, notice{2, 3, false}), []byte("k"))
+	f.Add(appendNotice(nil, 1, notice{2, 3, true}), []byte{})
 	f.Add(appendError(appendHeader(nil, msgError), ErrDiskFull), []byte{})
 	entry := append(append([]byte{1, 0}, make([]byte, 8+16+2)...), apply.ReprDeleteRange([]byte("a"), []byte("z"))...)
 	f.Add(entry, []byte("k"))

@@ -34,6 +34,11 @@ type SubscribeOptions struct {
 	// name, in whatever process; From counts the first time only. One subscription
 	// at a time owns a name, in all processes; Subscribe waits until the one
 	// before is closed or its process has died (a stopped one keeps it), or ctx ends.
+	//
+	// What does not touch the bounds needs no Ack: while everything that was
+	// delivered is acknowledged, the database goes on to remember how far the
+	// subscription has come. So give a name the same bounds each time: with wider
+	// ones it does not go back for what the narrower ones left out.
 	Name string
 }
 
@@ -51,9 +56,11 @@ type Subscription struct {
 	db      *DB
 	bounds  bounds
 	compare pebble.Compare
-	done    chan struct{} // closed by Close
-	told    chan notice   // capacity 1: from whoever has news while this one waits
-	cursor  *cursor       // nil without a name
+	life    context.Context // ends with Close
+	end     context.CancelFunc
+	done    <-chan struct{} // of life
+	told    chan notice     // capacity 1: from whoever has news while this one waits
+	cursor  *cursor         // nil without a name
 
 	delivered atomic.Uint64 // the last event
 
@@ -85,8 +92,10 @@ func (db *DB) Subscribe(ctx context.Context, o *SubscribeOptions) (*Subscription
 	s := &Subscription{
 		db: db, compare: db.opts.Pebble.Comparer.Compare,
 		bounds: bounds{cloneBytes(o.LowerBound), cloneBytes(o.UpperBound)},
-		done:   make(chan struct{}), told: make(chan notice, 1),
+		told:   make(chan notice, 1),
 	}
+	s.life, s.end = context.WithCancel(context.Background())
+	s.done = s.life.Done()
 	if err := s.bounds.check(db.opts.Pebble.Comparer); err != nil {
 		return nil, fmt.Errorf("party: subscribe: %w", err)
 	}
@@ -103,7 +112,7 @@ func (db *DB) Subscribe(ctx context.Context, o *SubscribeOptions) (*Subscription
 			s.release()
 			return nil, err
 		}
-		s.delivered.Store(s.cursor.acked)
+		s.delivered.Store(s.cursor.acked.Load())
 	}
 	if err := s.enter(ctx, from); err != nil {
 		s.release()
@@ -249,7 +258,7 @@ func (s *Subscription) Events(ctx context.Context) iter.Seq2[Event, error] {
 // later ones. Further calls of Close do nothing.
 func (s *Subscription) Close() error {
 	s.closing.Do(func() {
-		close(s.done)
+		s.end()
 		s.db.subscriptions.remove(s)
 		s.release()
 	})
@@ -357,6 +366,9 @@ func (s *Subscription) catchUp(ctx context.Context) error {
 		if t.reader != nil {
 			t.reader.SkipTo(t.next)
 		}
+	}
+	if n.Note {
+		s.note(ctx)
 	}
 	return nil
 }

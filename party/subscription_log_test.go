@@ -27,11 +27,7 @@ func TestSubscription_ResumesFromEveryNumber(t *testing.T) {
 			write := func() {
 				seqs = append(seqs, applyBatch(t, leader, fmt.Sprintf("Set k=%d", len(seqs)), "Set big="+string(pattern(200<<10))))
 			}
-			first := func() uint64 {
-				s, err := leader.Status(within(t))
-				must(t, err)
-				return s.FirstSeq
-			}
+			first := func() uint64 { return responding(t, leader).FirstSeq }
 			start := first()
 			until(t, "retention removes something", func() bool { write(); return len(seqs) > 60 && first() > start+20 })
 			compacted := 0
@@ -111,9 +107,7 @@ func overrun(t *testing.T, db *party.DB, seq uint64) {
 	t.Helper()
 	until(t, "retention removes what is old", func() bool {
 		applyBatch(t, db, "Set x="+string(pattern(30<<10)))
-		s, err := db.Status(within(t))
-		must(t, err)
-		return s.FirstSeq > seq+100
+		return responding(t, db).FirstSeq > seq+100
 	})
 }
 
@@ -201,9 +195,7 @@ func TestSubscription_FromWhatAPowerCutTook(t *testing.T) {
 	db := open(t, dir, nil)
 	leads(t, db)
 	follower := open(t, dir, nil)
-	st, err := db.Status(within(t))
-	must(t, err)
-	term := st.Committed
+	term := responding(t, db).Committed
 	if kept >= last || term <= last {
 		t.Fatalf("%d of %d kept, the term begins at %d", kept, last, term)
 	}

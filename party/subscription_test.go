@@ -98,6 +98,19 @@ func eachRole(t *testing.T, f func(t *testing.T, db, other *party.DB)) {
 	t.Run("follower", func(t *testing.T) { l, fo := pair(t, nil); f(t, fo, l) })
 }
 
+// responding returns the status as the leader tells it. Status itself does not wait
+// for long.
+func responding(t *testing.T, db *party.DB) (s party.Status) {
+	t.Helper()
+	until(t, "a leader answers", func() bool {
+		var err error
+		s, err = db.Status(within(t))
+		must(t, err)
+		return s.Responding
+	})
+	return s
+}
+
 func TestSubscription_DeliversWholeBatches(t *testing.T) {
 	eachRole(t, func(t *testing.T, db, other *party.DB) {
 		before := time.Now()

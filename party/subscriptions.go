@@ -89,7 +89,7 @@ func (t *subscriptions) wait(ctx context.Context, s *Subscription, after uint64)
 	switch {
 	case role.leader != nil:
 		who := waiter{here: s}
-		role.leader.notifier.add(who, &wait{after: after, ranges: rangesOf(s), tell: s.tell})
+		role.leader.notifier.add(who, &wait{after: after, unacked: s.unacked(), ranges: rangesOf(s), tell: s.tell})
 		defer role.leader.notifier.drop(who)
 	case role.remote != nil:
 		var err error
@@ -173,6 +173,9 @@ func (t *subscriptions) join(r *remote, s *Subscription, after uint64) (<-chan *
 		t.request.members[member] = true
 		ask.Ranges = append(ask.Ranges, member.bounds)
 	}
+	if s := t.farthestBehind(); s != nil {
+		ask.Unacked = s.unacked()
+	}
 	ask.bound()
 	inbox := t.inbox
 	t.mu.Unlock()
@@ -218,9 +221,10 @@ func (t *subscriptions) takeLocked(r *remote, m *nats.Msg) error {
 	if t.request == nil || t.request.id != id {
 		return nil // of a request that another one has replaced, which has its own answer
 	}
+	noter := t.farthestBehind()
 	for s := range t.waiting {
 		if t.request.members[s] {
-			s.tell(n)
+			s.tell(notice{n.Through, n.Committed, n.Note && s == noter})
 		}
 	}
 	t.request = nil
@@ -229,6 +233,17 @@ func (t *subscriptions) takeLocked(r *remote, m *nats.Msg) error {
 		t.regulars[s] = true
 	}
 	return nil
+}
+
+// farthestBehind returns which of those that wait and owe no Ack has noted least
+// of the log, nil if there are none. mu is held.
+func (t *subscriptions) farthestBehind() (least *Subscription) {
+	for s := range t.waiting {
+		if u := s.unacked(); u > 0 && (least == nil || u < least.unacked()) {
+			least = s
+		}
+	}
+	return least
 }
 
 // rangesOf returns what s waits for in the form of a wait.

@@ -26,8 +26,7 @@ func TestDB_Trim(t *testing.T) {
 		t.Helper()
 		first, err := db.Trim(within(t), before)
 		must(t, err)
-		s, err := db.Status(within(t))
-		must(t, err)
+		s := responding(t, db)
 		if s.FirstSeq != first {
 			t.Fatalf("trimmed to %d, the log begins at %d", first, s.FirstSeq)
 		}
@@ -137,8 +136,7 @@ func TestSubscription_UnderRetention(t *testing.T) {
 	}
 	set(t, leader, "end", "")
 	all.Wait()
-	s, err := follower.Status(within(t))
-	must(t, err)
+	s := responding(t, follower)
 	if s.FirstSeq < seq+batches/2 {
 		t.Errorf("the log begins at %d after %d batches", s.FirstSeq, batches)
 	}

@@ -15,6 +15,8 @@ const (
 	msgNotice msgType = 41
 )
 
+const noticeNote = 1 // flag
+
 // Bounds of a waitRequest; with more to wait for it asks for everything.
 const (
 	maxRanges     = 16
@@ -27,7 +29,10 @@ const (
 type waitRequest struct {
 	Origin    apply.Origin
 	ID, After uint64
-	Ranges    []bounds
+	// Unacked is the first number that a named subscription among those who wait has
+	// not acknowledged, though it owes no Ack: it has had no event since. 0: none.
+	Unacked uint64
+	Ranges  []bounds
 }
 
 // bound asks for everything if the ranges are too many to look at.
@@ -48,6 +53,7 @@ func (w *waitRequest) append(dst []byte) []byte {
 	dst = append(dst, w.Origin[:]...)
 	dst = binary.AppendUvarint(dst, w.ID)
 	dst = binary.AppendUvarint(dst, w.After)
+	dst = binary.AppendUvarint(dst, w.Unacked)
 	dst = binary.AppendUvarint(dst, uint64(len(w.Ranges)))
 	for i := range w.Ranges {
 		dst = appendBytes(dst, w.Ranges[i].lower)
@@ -60,7 +66,7 @@ func (w *waitRequest) append(dst []byte) []byte {
 func (w *waitRequest) decode(b []byte, c *pebble.Comparer) error {
 	r := reader{b: b}
 	r.fixed(w.Origin[:])
-	w.ID, w.After = r.uvarint(), r.uvarint()
+	w.ID, w.After, w.Unacked = r.uvarint(), r.uvarint(), r.uvarint()
 	n := r.count()
 	if n > maxRanges {
 		return fmt.Errorf("%w: %d ranges", errWire, n)
@@ -87,7 +93,11 @@ func appendNotice(dst []byte, id uint64, n notice) []byte {
 	dst = appendHeader(dst, msgNotice)
 	dst = binary.AppendUvarint(dst, id)
 	dst = binary.AppendUvarint(dst, n.Through)
-	return binary.AppendUvarint(dst, n.Committed)
+	dst = binary.AppendUvarint(dst, n.Committed)
+	if n.Note {
+		return append(dst, noticeNote)
+	}
+	return append(dst, 0)
 }
 
 // decodeNotice decodes the whole message that answers a waitRequest.
@@ -100,6 +110,7 @@ func decodeNotice(data []byte) (id uint64, n notice, err error) {
 	switch t {
 	case msgNotice:
 		id, n.Through, n.Committed = r.uvarint(), r.uvarint(), r.uvarint()
+		n.Note = r.byte()&noticeNote != 0
 		return id, n, r.err()
 	case msgError:
 		return 0, notice{}, r.error()
