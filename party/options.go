@@ -68,9 +68,10 @@ type Retention struct {
 	// MaxAge bounds the age of entries. The default, 0, means no bound.
 	MaxAge time.Duration
 	// CursorBytes is how many bytes of log that are too much or too old are kept
-	// all the same while a named subscription has not acknowledged them; what does not
-	// touch its bounds needs no Ack while it waits for more. The default, 0, keeps none; there is no way to keep all, as a name that nobody
-	// comes back for would fill the disk.
+	// all the same while a named subscription has not acknowledged them; what does
+	// not touch its bounds needs no Ack while it waits for more. The default, 0,
+	// keeps none; there is no way to keep all, as a name that nobody comes back for
+	// would fill the disk.
 	CursorBytes int64
 }
 

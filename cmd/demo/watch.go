@@ -17,7 +17,7 @@ type watchCommand struct {
 	Dir    string `arg:"" help:"The database."`
 	From   uint64 `help:"The first sequence number wanted; 0 is what commits from now on." placeholder:"N"`
 	Prefix string `help:"Only keys that begin with this." placeholder:"P"`
-	Name   string `help:"Go on where the last watch of this name stopped; one process at a time has a name." placeholder:"NAME"`
+	Name   string `help:"Go on where the last watch of this name stopped. One process at a time has a name; others wait until it ends." placeholder:"NAME"`
 	JSON   bool   `name:"json" help:"Print one JSON object for each batch."`
 }
 
@@ -28,8 +28,8 @@ func (c *watchCommand) Help() string {
 
 func (c *watchCommand) Run(s *session) error {
 	err := s.withExisting(c.Dir, func(h *handle) error { return c.watch(s.ctx, h) })
-	if s.ctx.Err() != nil && errors.Is(err, context.Canceled) {
-		return nil // that is how it ends
+	if s.ctx.Err() != nil && (errors.Is(err, context.Canceled) || errors.Is(err, errInterrupted)) {
+		return nil // that is how it ends, while it joins or acknowledges, too
 	}
 	return err
 }
@@ -41,10 +41,16 @@ func (c *watchCommand) watch(ctx context.Context, h *handle) error {
 		o.UpperBound = successor(o.LowerBound)
 	}
 	var sub *party.Subscription
-	err := h.ask(func(ctx context.Context) (err error) {
+	subscribe := func(ctx context.Context) (err error) {
 		sub, err = h.db.Subscribe(ctx, o)
 		return err
-	})
+	}
+	var err error
+	if c.Name != "" {
+		err = subscribe(ctx) // until it is its turn: no timeout
+	} else {
+		err = h.ask(subscribe)
+	}
 	if err != nil {
 		return err
 	}

@@ -2,10 +2,12 @@ package main_test
 
 import (
 	"bytes"
+	"encoding/json"
 	"os"
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"strings"
 	"testing"
 	"time"
 )
@@ -13,8 +15,22 @@ import (
 // watch starts a watcher and returns its lines.
 func watch(t *testing.T, args ...string) (lines <-chan string, interrupt func()) {
 	t.Helper()
+	lines, interrupt, _ = watcher(t, args...)
+	return lines, interrupt
+}
+
+// watcher is watch for who wants to kill it: then nobody may interrupt it.
+func watcher(t *testing.T, args ...string) (lines <-chan string, interrupt, kill func()) {
+	t.Helper()
 	cmd := command(t, append([]string{"watch"}, args...)...)
 	c := start(t, cmd)
+	kill = func() {
+		t.Helper()
+		if err := cmd.Process.Kill(); err != nil {
+			t.Error(err)
+		}
+		_ = cmd.Wait() // it was killed
+	}
 	return c, func() {
 		t.Helper()
 		if runtime.GOOS == "windows" {
@@ -30,7 +46,7 @@ func watch(t *testing.T, args ...string) (lines <-chan string, interrupt func())
 		if err := cmd.Wait(); err != nil {
 			t.Errorf("watch: %v", err)
 		}
-	}
+	}, kill
 }
 
 func line(t *testing.T, lines <-chan string, want string) {
@@ -93,6 +109,80 @@ func TestDemo_Watch(t *testing.T) {
 	}
 	want(t, 1, "", "truncated", "watch", dir, "--from=99999999")
 	want(t, 1, "", "no such directory", "watch", filepath.Join(dir, "absent"))
+}
+
+// Two processes have one name: the first gets the events, and when it is killed
+// the second goes on where that stopped.
+func TestDemo_WatchWithAName(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "db")
+	hold(t, dir)
+	put := func(key string) {
+		t.Helper()
+		want(t, 0, "", "", "put", dir, key, "v")
+	}
+	see := func(lines <-chan string) string {
+		t.Helper()
+		select {
+		case line, ok := <-lines:
+			_, op, tab := strings.Cut(line, "\t")
+			if !ok || !tab {
+				t.Fatalf("watch prints %q (%t)", line, ok)
+			}
+			return op
+		case <-time.After(30 * time.Second):
+			t.Fatal("watch prints nothing within 30s")
+			return ""
+		}
+	}
+	sees := func(lines <-chan string, want string) {
+		t.Helper()
+		if got := see(lines); got != want {
+			t.Fatalf("watch prints %q, want %q", got, want)
+		}
+	}
+	followers := func(want int) {
+		t.Helper()
+		late := time.Now().Add(30 * time.Second)
+		var st struct{ Followers int }
+		for st.Followers != want+1 { // with the one that asks
+			if time.Now().After(late) {
+				t.Fatalf("%d processes follow, want %d", st.Followers-1, want)
+			}
+			_, out, errs := run(t, "", "status", dir, "--json")
+			if err := json.Unmarshal([]byte(out), &st); err != nil {
+				t.Fatal(err, errs)
+			}
+		}
+	}
+
+	put("before")
+	first, _, kill := watcher(t, dir, "--from=1", "--name=worker")
+	sees(first, "Set\tbefore\tv")
+	second, interrupt := watch(t, dir, "--from=1", "--name=worker")
+	followers(2) // it is there, and waits
+	put("one")
+	sees(first, "Set\tone\tv")
+	kill()
+	put("two")
+	got := see(second)
+	if got == "Set\tone\tv" { // killed before it was acknowledged
+		got = see(second)
+	}
+	if got != "Set\ttwo\tv" {
+		t.Fatalf("the second watch begins with %q", got)
+	}
+	third, interruptThird := watch(t, dir, "--name=worker")
+	followers(2)
+	interruptThird() // while it waits
+	put("three")
+	sees(second, "Set\tthree\tv")
+	interrupt()
+	for line := range third {
+		t.Errorf("the third watch printed %q", line)
+	}
+	for line := range first {
+		t.Errorf("the first watch printed %q as well", line)
+	}
 }
 
 func TestDemo_Log(t *testing.T) {
