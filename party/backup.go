@@ -47,8 +47,9 @@ func (db *DB) Backup(ctx context.Context, w io.Writer) (seq uint64, err error) {
 // log's files and asks the leader for nothing. What it writes is the log's
 // entries, so it is the shorter the less was written since.
 //
-// The error is a *CompactedError when the log no longer has all that is needed:
-// take a full backup. Else the errors are those of Backup.
+// The error is a *CompactedError when the log no longer has all that is needed, and
+// a *TruncatedError when a power cut took, of writes with NoSync, what the backup up
+// to seq has: take a full backup then. Else the errors are those of Backup.
 func (db *DB) BackupSince(ctx context.Context, w io.Writer, seq uint64) (upTo uint64, err error) {
 	// Once there is a leader its word is that of now.
 	if _, err := db.route(ctx); err != nil {
@@ -108,6 +109,10 @@ func (db *DB) backupError(ctx context.Context, err error) error {
 	var compacted *eventlog.CompactedError
 	if errors.As(err, &compacted) {
 		return &CompactedError{First: compacted.First}
+	}
+	var truncated *snapshot.TruncatedError
+	if errors.As(err, &truncated) {
+		return &TruncatedError{Last: truncated.Last}
 	}
 	if ctx.Err() != nil {
 		return ctx.Err()

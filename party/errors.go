@@ -108,11 +108,12 @@ func (e *CompactedError) Error() string {
 // Is reports whether target is ErrCompacted.
 func (e *CompactedError) Is(target error) bool { return target == ErrCompacted }
 
-// TruncatedError: a subscription asked for a number that can only be asked for
-// by who has seen entries that are gone: they were written with NoSync, and a
+// TruncatedError: a subscription, or an incremental backup, asked for a number that
+// can only be asked for by who has seen entries that are gone: they were written with NoSync, and a
 // power cut took them before they were durable. errors.Is(err, ErrTruncated)
 // holds. Who undoes what it made of the events after Last can subscribe from
-// Last+1. It is also the answer to a number that was never given out yet.
+// Last+1; a backup that has them needs a full one to follow. It is also the answer
+// to a subscription from a number that was never given out yet.
 type TruncatedError struct {
 	Last uint64 // what was seen up to here is in the log
 }

@@ -46,8 +46,20 @@ func Backup(ctx context.Context, w io.Writer, v *apply.View, cmp *pebble.Compare
 	return s.end(h.Seq)
 }
 
+// TruncatedError says that an incremental backup has nothing to continue: a power
+// cut took what the backup before has behind Last.
+type TruncatedError struct{ Last uint64 }
+
+// Error names the last sequence number that the log has kept.
+func (e *TruncatedError) Error() string {
+	return fmt.Sprintf("snapshot: what was logged after %d was lost before it was durable", e.Last)
+}
+
 // BackupLog writes the log's entries behind h.Since up to h.Seq, which must be
 // committed; r stands at the first of them. It ends early when ctx does.
+//
+// A *TruncatedError says that the state at h.Since has entries that were lost: with
+// those that took their place it would become a state that never was.
 func BackupLog(ctx context.Context, w io.Writer, r *eventlog.Reader, h Head) error {
 	h.Incremental, h.Database = true, r.ID()
 	s, err := newStreamWriter(w, &h, chunkEntries)
@@ -61,6 +73,9 @@ func BackupLog(ctx context.Context, w io.Writer, r *eventlog.Reader, h Head) err
 		}
 		if err != nil {
 			return err
+		}
+		if rec.Kind == eventlog.KindTerm && rec.Prev < last {
+			return &TruncatedError{Last: rec.Prev}
 		}
 		last = rec.Seq
 		if rec.Kind != eventlog.KindEntry {
