@@ -174,30 +174,43 @@ func (t *cursors) book(b *pebble.Batch, all bool) error {
 }
 
 // loadCursors reads the slots from Pebble.
-func (m *Machine) loadCursors() error {
-	n, err := m.reserved(keyCursors)
+func loadCursors(from pebble.Reader) ([]Cursor, error) {
+	n, err := reserved(from, keyCursors)
 	if err != nil || n == nil {
-		return err
+		return nil, err
 	}
 	damaged := fmt.Errorf("%w: the cursors are damaged", ErrCorrupt)
 	if len(n) != 4 || binary.LittleEndian.Uint32(n) > MaxCursors {
-		return damaged
+		return nil, damaged
 	}
-	m.cursors.slots = make([]Cursor, binary.LittleEndian.Uint32(n))
-	for i := range m.cursors.slots {
-		v, err := m.reserved(cursorSlotKey(i))
+	slots := make([]Cursor, binary.LittleEndian.Uint32(n))
+	for i := range slots {
+		v, err := reserved(from, cursorSlotKey(i))
 		if err != nil {
-			return err
+			return nil, err
 		}
 		switch {
 		case v == nil:
 		case len(v) < 9 || len(v) > 8+MaxCursorName:
-			return damaged
+			return nil, damaged
 		default:
-			m.cursors.slots[i] = Cursor{Name: string(v[8:]), Seq: binary.LittleEndian.Uint64(v)}
+			slots[i] = Cursor{Name: string(v[8:]), Seq: binary.LittleEndian.Uint64(v)}
 		}
 	}
-	return nil
+	return slots, nil
+}
+
+// Cursors returns all cursors as they are in v.
+func (v *View) Cursors() ([]Cursor, error) {
+	slots, err := loadCursors(v.snap)
+	return slices.DeleteFunc(slots, func(c Cursor) bool { return c.Name == "" }), err
+}
+
+// CursorMove returns what an entry with Cursor says: where the cursor stands from
+// then on, or that it was dropped.
+func (e *Entry) CursorMove() (c Cursor, dropped bool) {
+	m, _ := parseCursor(e.Repr) // DecodeEntry has checked it
+	return m.Cursor, m.drop
 }
 
 // Cursors returns all cursors and where they stand in the state. It may be called

@@ -119,7 +119,8 @@ func (m *Machine) load() error {
 			return err
 		}
 	}
-	return m.loadCursors()
+	m.cursors.slots, err = loadCursors(m.store.db)
+	return err
 }
 
 // appliedLen: applied u64, floor u64, time i64, session slots in use u32.
@@ -134,8 +135,10 @@ func (m *Machine) appliedValue(seq uint64) []byte {
 }
 
 // reserved returns a copy of one of our own keys, nil when it is absent.
-func (m *Machine) reserved(key []byte) ([]byte, error) {
-	v, c, err := m.store.db.Get(key)
+func (m *Machine) reserved(key []byte) ([]byte, error) { return reserved(m.store.db, key) }
+
+func reserved(from pebble.Reader, key []byte) ([]byte, error) {
+	v, c, err := from.Get(key)
 	if errors.Is(err, pebble.ErrNotFound) {
 		return nil, nil
 	}

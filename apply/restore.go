@@ -36,10 +36,12 @@ type Restorer struct {
 	batch *pebble.Batch
 	last  []byte // key of the last Set
 	any   bool   // there was one
+	size  int    // of the entries since the last mark
+	wipes bool   // a DeleteRange is among them
 }
 
 // NewRestorer makes a state in the empty folder dir, for a new database with the
-// given id, from keys of the database in from.
+// given id, from keys and cursors of the database in from. It is there with Finish.
 func NewRestorer(dir string, o *pebble.Options, log *slog.Logger, id eventlog.ID, from Lineage, when time.Time) (*Restorer, error) {
 	r, err := openRestorer(dir, o, log, true)
 	if err != nil {
@@ -123,6 +125,21 @@ func (r *Restorer) Set(key, value []byte) error {
 	return r.commit(b)
 }
 
+// Cursor adds a named cursor. The error is ErrCorrupt for one that cannot be: it
+// stands behind the state, is there already or has no proper name, or there are
+// MaxCursors.
+func (r *Restorer) Cursor(c Cursor) error {
+	_, there := r.m.cursors.get(c.Name)
+	switch {
+	case c.Name == "" || len(c.Name) > MaxCursorName || there || c.Seq > r.from.Seq:
+		return fmt.Errorf("%w: cursor %.300q at %d", ErrCorrupt, c.Name, c.Seq)
+	case len(r.m.cursors.slots) == MaxCursors:
+		return fmt.Errorf("%w: more than %d cursors", ErrCorrupt, MaxCursors)
+	}
+	r.m.cursors.move(cursorMove{Cursor: c})
+	return nil
+}
+
 // Entry applies a log entry of the database that the state was restored from.
 func (r *Restorer) Entry(seq uint64, payload []byte) error {
 	if seq <= r.from.Seq {
@@ -132,21 +149,30 @@ func (r *Restorer) Entry(seq uint64, payload []byte) error {
 	if err != nil {
 		return fmt.Errorf("entry %d: %w", seq, err)
 	}
-	if err := r.m.checkKeys(&Command{Repr: e.Repr}); err != nil {
-		return fmt.Errorf("entry %d: %w", seq, err)
-	}
-	var b pebble.Batch
-	if err := b.SetRepr(effects(e.Repr, e.shape)); err != nil {
-		return fmt.Errorf("entry %d: %w", seq, err)
-	}
-	if err := r.fresh().Apply(&b, nil); err != nil {
+	if e.Cursor {
+		move, _ := parseCursor(e.Repr) // DecodeEntry has checked it
+		r.m.cursors.move(move)
+	} else if err := r.effects(&e); err != nil {
 		return fmt.Errorf("entry %d: %w", seq, err)
 	}
 	r.from.Seq, r.m.nanos = seq, e.Time.UnixNano()
-	if r.batch.Len() < replayBatch {
+	if r.size += len(payload); r.size < replayBatch {
 		return nil
 	}
 	return r.mark()
+}
+
+// effects adds those of an entry on keys.
+func (r *Restorer) effects(e *Entry) error {
+	if err := r.m.checkKeys(&Command{Repr: e.Repr}); err != nil {
+		return err
+	}
+	var b pebble.Batch
+	if err := b.SetRepr(effects(e.Repr, e.shape)); err != nil {
+		return err
+	}
+	r.wipes = r.wipes || e.shape.rangeDeletes
+	return r.fresh().Apply(&b, nil)
 }
 
 func (r *Restorer) fresh() *pebble.Batch {
@@ -160,12 +186,13 @@ func (r *Restorer) fresh() *pebble.Batch {
 // leaves the state at some such mark: it is whole then, and can be gone on with.
 func (r *Restorer) mark() error {
 	b := r.fresh()
-	r.batch = nil
+	r.batch, r.size = nil, 0
 	seq := binary.LittleEndian.AppendUint64(nil, r.from.Seq)
 	// A handle that wrote to the other database is told that it is unknown what
 	// became of a write that it sends again.
 	r.m.sessions.floor = r.from.Seq
 	err := errors.Join(
+		r.m.cursors.book(b, r.wipes), // a DeleteRange may have covered those that did not move
 		b.Set(keyID, r.m.idValue(), nil),
 		b.Set(keyApplied, r.m.appliedValue(r.from.Seq), nil),
 		b.Set(keyClean, seq, nil),
@@ -174,6 +201,7 @@ func (r *Restorer) mark() error {
 	if err != nil {
 		return errors.Join(err, b.Close())
 	}
+	r.wipes = false
 	return r.commit(b)
 }
 

@@ -12,8 +12,8 @@ import (
 	"github.com/pebbleparty/pebbleparty/snapshot"
 )
 
-// Backup writes all keys and values to w as they are at one sequence number,
-// which it returns, as a stream for Restore. It is made from a snapshot, in this
+// Backup writes all keys and values, and where named subscriptions stand, to w as
+// they are at one sequence number, which it returns, as a stream for Restore. It is made from a snapshot, in this
 // process, whatever its role: others go on writing, and the leader has no more to
 // do than for a snapshot. Leaders may come and go.
 //
@@ -130,6 +130,8 @@ func (db *DB) backupError(ctx context.Context, err error) error {
 // nothing. (A crash can leave a folder .<name>.restore-* beside dir, which may be
 // removed.) The new database has an identity of its own and the keys of the old
 // one; sequence numbers go on behind the one that is returned.
+// Named subscriptions stand where they stood; there is no log of what they had not
+// acknowledged, so they begin with a *CompactedError.
 //
 // An incremental backup is applied where the backups before it were restored and
 // which has not been opened since. It is read to its end before anything of it is

@@ -12,10 +12,14 @@ import (
 	"github.com/pebbleparty/pebbleparty/eventlog"
 )
 
-// Backup writes the keys and values of a view, in order and without reserved ones.
+// Backup writes the keys and values of a view, in order and without reserved ones,
+// and its named cursors.
 // cmp is the comparer of the database. It ends early when ctx does.
 func Backup(ctx context.Context, w io.Writer, v *apply.View, cmp *pebble.Comparer, merger string) (err error) {
 	h := Head{Database: v.ID(), Seq: v.Seq(), Time: v.Time(), Comparer: cmp.Name, Merger: merger}
+	if h.Cursors, err = v.Cursors(); err != nil {
+		return err
+	}
 	s, err := newStreamWriter(w, &h, chunkPairs)
 	if err != nil {
 		return err

@@ -49,7 +49,9 @@
 //
 //	1 head      kind u8 (1 full, 2 incremental), database id [16], since u64,
 //	            sequence number u64, time of its newest entry i64 (nanoseconds
-//	            since 1970; 0 if incremental), names of comparer and merger as strings
+//	            since 1970; 0 if incremental), names of comparer and merger as strings;
+//	            of a full backup, through the rest, the cursors of named
+//	            subscriptions: name as a string, sequence number as a uvarint
 //	2 pairs     of a full backup: key and value as strings, again and again, in
 //	            the order of the comparer, through all such chunks
 //	3 entries   of an incremental one: sequence number as a uvarint and log entry

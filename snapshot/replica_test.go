@@ -83,11 +83,24 @@ func newOrigin(t testing.TB) *origin {
 
 func (o *origin) set(key, value string) (seq uint64) {
 	o.t.Helper()
+	return o.write(&apply.Command{Repr: apply.ReprSet([]byte(key), []byte(value))})
+}
+
+// cursor makes a cursor that stands at seq.
+func (o *origin) cursor(name string, seq uint64) {
+	o.t.Helper()
+	var c apply.Command
+	apply.MoveCursor(&c, name, nil, &seq)
+	o.write(&c)
+}
+
+func (o *origin) write(c *apply.Command) (seq uint64) {
+	o.t.Helper()
 	o.number++
 	o.m.Begin(&o.g, o.log.Last()+1, log0)
-	c := apply.Command{Number: o.number, Low: o.number, Repr: apply.ReprSet([]byte(key), []byte(value))}
+	c.Number, c.Low = o.number, o.number
 	binary.LittleEndian.PutUint64(c.Origin[:], 1)
-	if a := o.g.Judge(&c); a.Outcome != apply.OutcomeDone {
+	if a := o.g.Judge(c); a.Outcome != apply.OutcomeDone {
 		o.t.Fatalf("%+v", a)
 	}
 	_, err := o.log.Append(o.g.Entries(), false)

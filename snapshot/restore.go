@@ -130,6 +130,11 @@ func build(ctx context.Context, s *streamReader, dir string, o RestoreOptions) (
 		return err
 	}
 	defer func() { err = errors.Join(err, to.Close()) }()
+	for _, c := range s.head.Cursors {
+		if err := to.Cursor(c); err != nil {
+			return err
+		}
+	}
 	err = s.each(ctx, func(b []byte) (rest []byte, err error) {
 		p, rest, err := s.pair(b)
 		if err == nil {

@@ -12,6 +12,7 @@ import (
 	"math"
 	"time"
 
+	"github.com/pebbleparty/pebbleparty/apply"
 	"github.com/pebbleparty/pebbleparty/eventlog"
 )
 
@@ -51,6 +52,7 @@ type Head struct {
 	Time        time.Time   // of the newest entry up to Seq, by the leader's clock
 	Comparer    string
 	Merger      string
+	Cursors     []apply.Cursor // of named subscriptions, as the state at Seq has them; none if Incremental
 }
 
 func (h *Head) append(dst []byte) []byte {
@@ -64,7 +66,11 @@ func (h *Head) append(dst []byte) []byte {
 	dst = binary.LittleEndian.AppendUint64(dst, h.Seq)
 	dst = binary.LittleEndian.AppendUint64(dst, uint64(h.Time.UnixNano()))
 	dst = appendBytes(dst, []byte(h.Comparer))
-	return appendBytes(dst, []byte(h.Merger))
+	dst = appendBytes(dst, []byte(h.Merger))
+	for _, c := range h.Cursors {
+		dst = binary.AppendUvarint(appendBytes(dst, []byte(c.Name)), c.Seq)
+	}
+	return dst
 }
 
 func (h *Head) decode(b []byte) error {
@@ -78,10 +84,21 @@ func (h *Head) decode(b []byte) error {
 	h.Time = time.Unix(0, int64(binary.LittleEndian.Uint64(b[33:])))
 	comparer, rest, ok := takeBytes(b[41:])
 	merger, rest, ok2 := takeBytes(rest)
-	if !ok || !ok2 || len(rest) > 0 || h.Since > h.Seq || !h.Incremental && h.Since != 0 {
+	if !ok || !ok2 || len(rest) > 0 && h.Incremental || h.Since > h.Seq || !h.Incremental && h.Since != 0 {
 		return errors.New("the head is malformed")
 	}
 	h.Comparer, h.Merger = string(comparer), string(merger)
+	for len(rest) > 0 {
+		var name []byte
+		if name, rest, ok = takeBytes(rest); !ok {
+			return errors.New("a cursor is malformed")
+		}
+		seq, n := binary.Uvarint(rest)
+		if n <= 0 {
+			return errors.New("a cursor is malformed")
+		}
+		h.Cursors, rest = append(h.Cursors, apply.Cursor{Name: string(name), Seq: seq}), rest[n:]
+	}
 	return nil
 }
 

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -107,8 +108,8 @@ func VerifyLog(ctx context.Context, v *apply.View, fs vfs.FS, dir string, limit,
 		if err != nil {
 			return fmt.Errorf("%w: entry %d: %w", apply.ErrCorrupt, rec.Seq, err)
 		}
-		if rec.Seq <= v.Seq() && !e.Cursor { // what moves a cursor names a key that the state never has
-			if err := c.learn(rec.Seq, e.Repr); err != nil {
+		if rec.Seq <= v.Seq() {
+			if err := c.learn(rec.Seq, &e); err != nil {
 				return err
 			}
 		}
@@ -128,7 +129,17 @@ func VerifyLog(ctx context.Context, v *apply.View, fs vfs.FS, dir string, limit,
 // claims are what the log says that the state must have: for each key the newest
 // write of it. It is kept in a Pebble in memory, which orders as the state does;
 // of the values there is a hash only.
-type claims struct{ db *pebble.DB }
+type claims struct {
+	db      *pebble.DB
+	cursors map[string]cursorClaim // by name
+}
+
+// cursorClaim is what the newest entry that moves a cursor says of it.
+type cursorClaim struct {
+	entry   uint64 // which
+	seq     uint64
+	dropped bool
+}
 
 // What a claim begins with; the sequence number and the hash of the value follow.
 const (
@@ -141,7 +152,7 @@ const claimHash = 16
 
 func newClaims(cmp *pebble.Comparer) (*claims, error) {
 	db, err := pebble.Open("", &pebble.Options{FS: vfs.NewMem(), Comparer: cmp, DisableWAL: true, Logger: quietLogger{}})
-	return &claims{db}, err
+	return &claims{db, make(map[string]cursorClaim)}, err
 }
 
 type quietLogger struct{}
@@ -150,10 +161,15 @@ func (quietLogger) Infof(string, ...any)              {}
 func (quietLogger) Errorf(string, ...any)             {}
 func (quietLogger) Fatalf(format string, args ...any) { panic(fmt.Sprintf(format, args...)) }
 
-func (c *claims) learn(seq uint64, repr []byte) error {
+func (c *claims) learn(seq uint64, e *apply.Entry) error {
+	if e.Cursor { // the key that it names is never in the state
+		to, dropped := e.CursorMove()
+		c.cursors[to.Name] = cursorClaim{entry: seq, seq: to.Seq, dropped: dropped}
+		return nil
+	}
 	b := c.db.NewBatch()
 	defer b.Close()
-	ops := apply.ReadOps(repr)
+	ops := apply.ReadOps(e.Repr)
 	for op, ok := ops.Next(); ok; op, ok = ops.Next() {
 		claim := binary.LittleEndian.AppendUint64([]byte{claimDeleted}, seq)
 		switch op.Kind {
@@ -176,8 +192,27 @@ func (c *claims) learn(seq uint64, repr []byte) error {
 	return errors.Join(ops.Err(), c.db.Apply(b, pebble.NoSync))
 }
 
+// checkCursors compares what the log says of cursors with the state.
+func (c *claims) checkCursors(v *apply.View) error {
+	all, err := v.Cursors()
+	if err != nil {
+		return err
+	}
+	for name, claim := range c.cursors {
+		i := slices.IndexFunc(all, func(c apply.Cursor) bool { return c.Name == name })
+		if claim.dropped != (i < 0) || i >= 0 && all[i].Seq != claim.seq {
+			return fmt.Errorf("%w: the state at %d does not have cursor %q as entry %d of the log left it",
+				apply.ErrCorrupt, v.Seq(), name, claim.entry)
+		}
+	}
+	return nil
+}
+
 // check compares the claims with the state.
 func (c *claims) check(ctx context.Context, v *apply.View, out *Verified) (err error) {
+	if err := c.checkCursors(v); err != nil {
+		return err
+	}
 	it, err := c.db.NewIter(nil)
 	if err != nil {
 		return err
