@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -76,8 +77,9 @@ func (l *leader) checkpoint(c *checkpointRequest) error {
 	if err != nil {
 		return err
 	}
-	l.holds.add(durable, time.Now())
+	held := l.holds.begin(durable)
 	err = l.machine.Checkpoint(path)
+	l.holds.done(held, time.Now())
 	if errors.Is(err, apply.ErrStopped) {
 		return errLost
 	}
@@ -87,34 +89,42 @@ func (l *leader) checkpoint(c *checkpointRequest) error {
 	return nil
 }
 
-// holdFor is how long the log from a checkpoint on is kept for the replica that
-// is to read it. One that is slower than that gets another checkpoint.
+// holdFor is how long the log from a checkpoint on is kept, once that is made, for
+// the replica that is to read it. One that is slower than that gets another checkpoint.
 const holdFor = 3 * time.Second
 
 // holds keep retention from the log that replicas which are being opened need.
 type holds struct {
 	mu   sync.Mutex
-	list []hold // in the order of time
+	list []*hold
 }
 
 type hold struct {
-	seq   uint64 // what comes behind it is kept
-	until time.Time
+	seq   uint64    // what comes behind it is kept
+	until time.Time // zero while the checkpoint is being made, which on a slow disk takes as long as it takes
 }
 
-func (h *holds) add(seq uint64, now time.Time) {
+// begin holds what comes behind seq until some time after done.
+func (h *holds) begin(seq uint64) *hold {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.list = append(h.list, hold{seq, now.Add(holdFor)})
+	held := &hold{seq: seq}
+	h.list = append(h.list, held)
+	return held
+}
+
+// done says that the checkpoint is there, or that there will be none.
+func (h *holds) done(held *hold, now time.Time) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	held.until = now.Add(holdFor)
 }
 
 // keep lowers durable, up to which the log could go, to what is held.
 func (h *holds) keep(durable uint64, now time.Time) uint64 {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	for len(h.list) > 0 && now.After(h.list[0].until) {
-		h.list = h.list[1:]
-	}
+	h.list = slices.DeleteFunc(h.list, func(held *hold) bool { return !held.until.IsZero() && now.After(held.until) })
 	for _, held := range h.list {
 		durable = min(durable, held.seq)
 	}

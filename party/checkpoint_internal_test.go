@@ -12,8 +12,8 @@ func TestHolds_KeepTheLogForAWhile(t *testing.T) {
 	if got := h.keep(7, at(0)); got != 7 {
 		t.Errorf("without holds %d", got)
 	}
-	h.add(3, at(0))
-	h.add(5, at(holdFor/2))
+	h.done(h.begin(3), at(0))
+	h.done(h.begin(5), at(holdFor/2))
 	for _, c := range []struct {
 		after   time.Duration
 		durable uint64
@@ -27,5 +27,25 @@ func TestHolds_KeepTheLogForAWhile(t *testing.T) {
 	}
 	if len(h.list) != 0 {
 		t.Errorf("%d holds are left", len(h.list))
+	}
+}
+
+// A checkpoint that takes long keeps its log all the while, and then as long as
+// any other, whatever began and ended beside it.
+func TestHolds_KeepTheLogOfOneThatIsBeingMade(t *testing.T) {
+	var h holds
+	start := time.Unix(1000, 0)
+	slow := h.begin(3)
+	h.done(h.begin(5), start)
+	if got := h.keep(9, start.Add(100*holdFor)); got != 3 || len(h.list) != 1 {
+		t.Errorf("up to %d may go while it is being made, %d holds; want 3 and 1", got, len(h.list))
+	}
+	end := start.Add(100 * holdFor)
+	h.done(slow, end)
+	if got := h.keep(9, end.Add(holdFor)); got != 3 {
+		t.Errorf("up to %d may go once it is there, want 3", got)
+	}
+	if got := h.keep(9, end.Add(holdFor+1)); got != 9 || len(h.list) != 0 {
+		t.Errorf("later up to %d may go, %d holds", got, len(h.list))
 	}
 }

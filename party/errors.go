@@ -147,6 +147,8 @@ func wrapError(err error) error {
 	case errors.Is(err, apply.ErrCorrupt), errors.Is(err, eventlog.ErrCorrupt), errors.Is(err, eventlog.ErrForeign),
 		errors.Is(err, snapshot.ErrDamaged), pebble.IsCorruptionError(err):
 		sentinel = ErrCorrupt
+	case errors.Is(err, eventlog.ErrCompacted):
+		sentinel = ErrCompacted
 	case errors.Is(err, snapshot.ErrNotEmpty):
 		sentinel = ErrNotEmpty
 	case errors.Is(err, snapshot.ErrGap):

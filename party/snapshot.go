@@ -47,8 +47,8 @@ type Snapshot struct {
 // handle has no copy yet (see Snapshot); at most until ctx ends, which does not
 // matter afterwards.
 //
-// The errors are ErrClosed, ErrDiskFull, ErrCorrupt, ErrLeaderLost with
-// Options.NoRetry, what the file system said, or that of ctx.
+// The errors are ErrClosed, ErrDiskFull, ErrCorrupt, ErrCompacted when the log is
+// removed faster than this process can read it, ErrLeaderLost with Options.NoRetry, what the file system said, or that of ctx.
 func (db *DB) NewSnapshot(ctx context.Context) (*Snapshot, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
