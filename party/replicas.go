@@ -54,7 +54,9 @@ func (rs *replicas) snapshot(ctx context.Context) (*Snapshot, error) {
 		if err == nil {
 			return rs.hold(r, view)
 		}
-		rs.retire(r)
+		if ctx.Err() == nil { // else nothing is wrong with it
+			rs.retire(r)
+		}
 		rs.release(r)
 		if ctx.Err() != nil || fresh && !errors.Is(err, eventlog.ErrCompacted) || try == viewTries {
 			return nil, err
