@@ -25,6 +25,46 @@ func failNth(kind string, n int, forever bool, err error, written int) func(op) 
 	}
 }
 
+// A reader that has entered a segment for which there was no room, and which its
+// writer took away again, goes on where the log goes on.
+func TestReader_LeavesASegmentThatFoundNoRoom(t *testing.T) {
+	for _, rotated := range []bool{false, true} { // does the log go on in a segment of that name, or in another?
+		fs := memFS(t)
+		h := &hookFS{FS: fs}
+		o := small(fs)
+		o.FS = h
+		l := lead(t, o)
+		add(t, l, true, entry(2, 200))
+		var r *eventlog.Reader
+		noRoom := failNth("write", 2, false, syscall.ENOSPC, 64)
+		h.reset(func(o op) (int, error) {
+			n, err := noRoom(o)
+			if err != nil { // the header is there
+				var oerr error
+				r, oerr = eventlog.OpenReader(fs, logDir, 3)
+				must(t, oerr)
+			}
+			return n, err
+		})
+		if _, err := l.Append([][]byte{[]byte(entry(3, 1900))}, true); !errors.Is(err, syscall.ENOSPC) || r == nil {
+			t.Fatalf("append: %v", err)
+		}
+		want := entry(3, 10)
+		if rotated {
+			add(t, l, true, want)
+		} else {
+			must(t, l.Abort())
+			l = lead(t, o)
+			want = ""
+		}
+		rec, ok, err := r.Next(l.Last())
+		if err != nil || !ok || rec.Seq < 3 || string(rec.Payload) != want {
+			t.Errorf("rotated %t: %d, %t, %v", rotated, rec.Seq, ok, err)
+		}
+		must(t, errors.Join(r.Close(), l.Close()))
+	}
+}
+
 // A full disk, or any trouble before the frames are written, leaves the log usable.
 func TestLog_GoesOnAfterFullDisk(t *testing.T) {
 	for _, c := range []struct {

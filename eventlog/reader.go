@@ -128,11 +128,31 @@ func (r *Reader) openSegment(first uint64) (vfs.File, header, error) {
 		return nil, header{}, err
 	}
 	h, err := readSegmentHeader(f, path, first)
+	if isUnborn(err) {
+		h, err = r.lookAgain(f, path, first)
+	}
 	if err != nil {
 		_ = f.Close()
 		return nil, header{}, err
 	}
 	return f, h, nil
+}
+
+// lookAgain tells a file that was not finished, which is errUnborn, from one that has lost its header.
+func (r *Reader) lookAgain(f vfs.File, path string, first uint64) (header, error) {
+	b, err := readFrom(f, headerSize)
+	if err != nil {
+		return header{}, fmt.Errorf("read segment %s: %w", path, err)
+	}
+	if allZero(b) {
+		return header{}, errUnborn
+	}
+	// Data comes only behind a header: its writer may have been at work between the two looks.
+	h, err := readSegmentHeader(f, path, first)
+	if errors.Is(err, errUnborn) {
+		err = r.headless(first)
+	}
+	return h, err
 }
 
 // enter goes to the beginning of a segment.
@@ -194,6 +214,10 @@ func (r *Reader) Next(limit uint64) (rec Record, ok bool, err error) {
 	}
 	return Record{}, false, nil
 }
+
+// Last returns up to which sequence number the reader has come: the last record that it went past, or where the segment
+// that it stands at the beginning of says that the log was.
+func (r *Reader) Last() uint64 { return r.c.last }
 
 // ID returns the database that the log belongs to.
 func (r *Reader) ID() ID { return r.seg.id }
@@ -312,7 +336,8 @@ func (r *Reader) resolve(limit uint64, v verdict, reason string) (moved bool, er
 		return false, err
 	}
 	i, listed := slices.BinarySearch(firsts, r.seg.first)
-	rest := firsts[i:] // those behind this one
+	rest := firsts[i:]  // those behind this one
+	unborn := uint64(0) // and one that a crash or a full disk left unfinished, or that is being begun just now
 	if listed {
 		rest = rest[1:]
 	}
@@ -321,7 +346,11 @@ func (r *Reader) resolve(limit uint64, v verdict, reason string) (moved bool, er
 		return true, r.find()
 	}
 	if len(rest) > 0 {
-		if moved, err = r.advance(rest); moved || err != nil {
+		moved, err = r.advance(rest)
+		if errors.Is(err, errUnborn) {
+			unborn, rest, err = rest[0], nil, nil
+		}
+		if moved || err != nil {
 			return moved, err
 		}
 	}
@@ -329,7 +358,7 @@ func (r *Reader) resolve(limit uint64, v verdict, reason string) (moved bool, er
 		if r.from > r.c.next() && len(rest) > 0 {
 			return true, r.find()
 		}
-		return false, r.gone(firsts)
+		return r.gone(firsts)
 	}
 	// The segment by its name again: it may have been created anew since it was opened, and something may have been
 	// appended since it was read.
@@ -338,6 +367,9 @@ func (r *Reader) resolve(limit uint64, v verdict, reason string) (moved bool, er
 	}
 	if len(rest) > 0 {
 		return false, r.corrupt(reason)
+	}
+	if unborn != 0 && unborn != r.c.last+1 && unborn != max(r.c.last+1, r.c.limit) { // as recovery sees it
+		return false, r.corrupt(fmt.Sprintf("segment %d was begun behind it", unborn))
 	}
 	b, err := readFrom(r.file, r.off+int64(r.pos))
 	if err != nil {
@@ -354,7 +386,8 @@ func (r *Reader) resolve(limit uint64, v verdict, reason string) (moved bool, er
 	return false, r.corrupt(reason)
 }
 
-// advance enters the segment behind this one if this one ends here.
+// advance enters the segment behind this one if this one ends here. The error is errUnborn when there is none but one
+// that is not finished.
 func (r *Reader) advance(rest []uint64) (moved bool, err error) {
 	f, h, err := r.openSegment(rest[0])
 	if isNotExist(err) {
@@ -362,7 +395,7 @@ func (r *Reader) advance(rest []uint64) (moved bool, err error) {
 	}
 	if errors.Is(err, errUnborn) {
 		if len(rest) == 1 {
-			return false, nil
+			return false, err
 		}
 		return false, r.headless(rest[0])
 	}
@@ -379,19 +412,25 @@ func (r *Reader) advance(rest []uint64) (moved bool, err error) {
 	return true, nil
 }
 
-// gone says what it means that this segment is not there any more.
-func (r *Reader) gone(firsts []uint64) error {
+// gone finds out what it means that this segment is not there any more.
+func (r *Reader) gone(firsts []uint64) (moved bool, err error) {
 	if len(firsts) == 0 {
-		return fmt.Errorf("read %s: the log has gone: %w", r.dir, os.ErrNotExist)
+		return false, fmt.Errorf("read %s: the log has gone: %w", r.dir, os.ErrNotExist)
+	}
+	if r.off+int64(r.pos) == headerSize {
+		// Nothing was read from it. Its writer may have found no room for the rest of it, and have taken it away again:
+		// then the log goes on where the one before ends.
+		r.SkipTo(r.c.last + 1)
+		return true, r.find()
 	}
 	if firsts[0] < r.seg.first {
-		return r.corrupt("the segment has gone")
+		return false, r.corrupt("the segment has gone")
 	}
 	f, h, err := r.openSegment(firsts[0])
 	if err != nil { // deleted by now as well, or being created: its name will do
-		return &CompactedError{First: firsts[0]}
+		return false, &CompactedError{First: firsts[0]}
 	}
-	return errors.Join(compacted(&h), f.Close())
+	return false, errors.Join(compacted(&h), f.Close())
 }
 
 // reopen opens this segment's file again and reports whether the next frame is there now.

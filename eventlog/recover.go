@@ -68,13 +68,10 @@ func (l *Log) load() (unborn uint64, err error) {
 			l.segs = append(l.segs, s)
 			continue
 		}
-		var ce *CorruptError
-		noHeader := errors.Is(err, errUnborn)
-		badSum := errors.As(err, &ce) && ce.Reason == reasonHeaderSum
-		if !noHeader && !badSum {
+		if !isUnborn(err) {
 			return 0, err
 		}
-		if noHeader {
+		if errors.Is(err, errUnborn) {
 			err = &CorruptError{File: l.o.FS.PathJoin(l.dir, segmentName(first)), Seq: first, Reason: "segment has no header"}
 		}
 		if i < len(firsts)-1 {

@@ -62,6 +62,13 @@ func (h *header) encode() []byte {
 // errUnborn is a file without a header: a crash came while it was created, or its writer is creating it just now.
 var errUnborn = errors.New("segment has no header yet")
 
+// isUnborn tells whether err, of reading a header, is one that a crash may have left as the file was created: if there
+// is nothing behind it.
+func isUnborn(err error) bool {
+	var ce *CorruptError
+	return errors.Is(err, errUnborn) || errors.As(err, &ce) && ce.Reason == reasonHeaderSum
+}
+
 const reasonHeaderSum = "checksum of the segment header is wrong"
 
 // decodeSegmentHeader checks and reads a header. path is for messages, first is what the file's name says.
