@@ -81,7 +81,6 @@ func (l *LogReader) Next() (LogEntry, error) {
 	if !ok {
 		return LogEntry{}, io.EOF
 	}
-	l.last = rec.Seq
 	e := LogEntry{Seq: rec.Seq, Term: rec.Term, Time: rec.Time}
 	if rec.Kind == eventlog.KindTerm {
 		return e, nil
@@ -111,10 +110,10 @@ func (l *LogReader) next() (rec eventlog.Record, ok bool, err error) {
 	if rec, ok, err = l.r.Next(durable); ok || err != nil {
 		return rec, ok, err
 	}
-	if rec, ok, err = l.r.Next(math.MaxUint64); ok || err != nil || max(l.last, l.from) >= durable {
+	if rec, ok, err = l.r.Next(math.MaxUint64); ok || err != nil || max(l.r.Last(), l.from) >= durable {
 		return rec, ok, err
 	}
-	return rec, false, fmt.Errorf("%w: it ends at %d, and was durable up to %d", eventlog.ErrCorrupt, l.last, durable)
+	return rec, false, fmt.Errorf("%w: it ends at %d, and was durable up to %d", eventlog.ErrCorrupt, l.r.Last(), durable)
 }
 
 // led tells whether the process that last said it leads is alive.

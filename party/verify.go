@@ -30,13 +30,14 @@ type Verified struct {
 // Verify reads the whole database in dir and tells what is wrong with it: every
 // block of every table with its checksum, every key in order, every record of the
 // log with its checksum; that the log continues the state without a gap, and that
-// for every key that the log writes the state has what the log says. It changes
-// nothing.
+// for every key that the log writes, and every named subscription that it moves,
+// the state has what the log says. It changes nothing.
 //
 // A database that nobody has open is looked at in place; who wants to open it
 // meanwhile waits until it is done, or ctx of his ends. One that is open is joined
 // as Open does, and a snapshot of it is looked at, which has the same table files, and
-// the log up to it.
+// the log up to another one; retention goes on meanwhile, and the log that it removes
+// before it was read is not looked at.
 //
 // The error is ErrCorrupt with the file, or what does not fit, for the first
 // damage that was found; ErrIncompatible, ErrInUse when a program that does not
@@ -98,21 +99,31 @@ func verifyLive(ctx context.Context, dir string, o *Options, out *Verified) (err
 		return err
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
+	var found snapshot.Verified
+	defer func() { out.set(found) }()
+	cmp := db.opts.Pebble.Comparer
+	err = db.look(ctx, func(v *apply.View) error { return snapshot.VerifyState(ctx, v, cmp, &found) })
+	if err != nil {
+		return err
+	}
+	// Of a database of some size the log is another one by now.
+	return db.look(ctx, func(v *apply.View) error {
+		return snapshot.VerifyLog(ctx, v, db.opts.Pebble.FS, db.path("log"), v.Seq(), 0, cmp, &found)
+	})
+}
+
+// look calls with with what a snapshot is of, which is current.
+func (db *DB) look(ctx context.Context, with func(v *apply.View) error) (err error) {
 	s, err := db.NewSnapshot(ctx)
 	if err != nil {
 		return err
 	}
+	defer func() { err = errors.Join(err, s.Close()) }()
 	if err := s.enter(ctx); err != nil {
 		return err
 	}
 	defer s.gate.exit()
-	var found snapshot.Verified
-	defer func() { out.set(found) }()
-	cmp := db.opts.Pebble.Comparer
-	if err := snapshot.VerifyState(ctx, s.view, cmp, &found); err != nil {
-		return err
-	}
-	return snapshot.VerifyLog(ctx, s.view, db.opts.Pebble.FS, db.path("log"), s.Seq(), 0, cmp, &found)
+	return with(s.view)
 }
 
 // verifyClosed looks at a database that nobody has open.

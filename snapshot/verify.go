@@ -66,7 +66,28 @@ func VerifyState(ctx context.Context, v *apply.View, cmp *pebble.Comparer, out *
 // and checks that it fits the state v: that it continues it without a gap, and
 // that the state has what the log says of each key that it writes. durable is up
 // to where the log is known to be on the disk.
-func VerifyLog(ctx context.Context, v *apply.View, fs vfs.FS, dir string, limit, durable uint64, cmp *pebble.Comparer, out *Verified) (err error) {
+//
+// With a limit, which is that of v, somebody may have the log open and retention
+// may remove what is to be read next: then it begins again where the log begins by
+// then. If that is behind v there is nothing to compare.
+func VerifyLog(ctx context.Context, v *apply.View, fs vfs.FS, dir string, limit, durable uint64, cmp *pebble.Comparer, out *Verified) error {
+	for {
+		out.First, out.Last, out.Entries, out.Compared = 0, 0, 0, 0
+		err := verifyLog(ctx, v, fs, dir, limit, durable, cmp, out)
+		var compacted *eventlog.CompactedError
+		switch {
+		case limit == math.MaxUint64 || !errors.As(err, &compacted):
+			return err
+		case compacted.First > v.Seq()+1:
+			out.First, out.Last, out.Entries, out.Compared = 0, 0, 0, 0
+			return nil
+		case ctx.Err() != nil:
+			return ctx.Err()
+		}
+	}
+}
+
+func verifyLog(ctx context.Context, v *apply.View, fs vfs.FS, dir string, limit, durable uint64, cmp *pebble.Comparer, out *Verified) (err error) {
 	// The one from the state on fails if the log does not reach back to it.
 	next, err := eventlog.OpenReader(fs, dir, v.Seq()+1)
 	if err != nil {
@@ -120,8 +141,8 @@ func VerifyLog(ctx context.Context, v *apply.View, fs vfs.FS, dir string, limit,
 	if limit == math.MaxUint64 {
 		limit = max(durable, v.Seq())
 	}
-	if out.Last < limit {
-		return fmt.Errorf("%w: the log ends at %d, but it had %d", apply.ErrCorrupt, out.Last, limit)
+	if last := r.Last(); last < limit { // of a log without a record it says where that begins
+		return fmt.Errorf("%w: the log ends at %d, but it had %d", apply.ErrCorrupt, last, limit)
 	}
 	return c.check(ctx, v, out)
 }
