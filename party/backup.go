@@ -125,7 +125,8 @@ func (db *DB) backupError(ctx context.Context, err error) error {
 // the sequence number that the database is at. It reads no further than the end of
 // the stream, so several may follow each other in one file.
 //
-// A full backup goes into an empty or missing directory: it is built beside and
+// A full backup goes into an empty or missing directory, or the one that a symbolic
+// link leads to: it is built beside and
 // renamed into place when it is whole and durable, so dir has all of it or
 // nothing. (A crash can leave a folder .<name>.restore-* beside dir, which may be
 // removed.) The new database has an identity of its own and the keys of the old
@@ -137,7 +138,7 @@ func (db *DB) backupError(ctx context.Context, err error) error {
 // which has not been opened since. It is read to its end before anything of it is
 // applied. If applying it is cut short, dir is as the old database was at some
 // number in between, and the same stream can be applied again. While that goes on
-// it stands in a file .<name>.restore-* beside dir.
+// it stands in a file .<name>.restore-* beside dir, which a crash can leave too.
 //
 // The errors are ErrCorrupt for a stream that is damaged or cut short, with where,
 // ErrIncompatible for one of a newer version or another comparer or merger,

@@ -363,3 +363,33 @@ func TestVerify_FindsDamage(t *testing.T) {
 		})
 	}
 }
+
+// What an empty folder is reached by stays, and the database is in the folder.
+func TestRestore_ThroughASymbolicLink(t *testing.T) {
+	dir := newDir(t)
+	db := open(t, dir, quietly())
+	set(t, db, "a", "1")
+	full, seq := backup(t, db)
+	set(t, db, "b", "2")
+	inc, upTo := backupSince(t, db, seq)
+	closeDB(t, db)
+	to, above := filepath.Join(t.TempDir(), "volume"), t.TempDir()
+	must(t, os.Mkdir(to, 0o700))
+	link := filepath.Join(above, "link")
+	if err := os.Symlink(to, link); err != nil {
+		t.Skip(err) // Windows lets few make one
+	}
+	restore(t, full, link, nil, seq)
+	restore(t, inc, link, nil, upTo)
+	if got, err := os.Readlink(link); err != nil || got != to {
+		t.Errorf("the link leads to %q, %v", got, err)
+	}
+	sameKeys(t, "restored", plainKeys(t, to, nil), map[string]string{"a": "1", "b": "2"})
+	must(t, os.Symlink(filepath.Join(above, "nowhere"), filepath.Join(above, "dangling")))
+	if _, err := party.Restore(within(t), bytes.NewReader(full), filepath.Join(above, "dangling")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("through a link to nothing: %v", err)
+	}
+	deep := filepath.Join(above, "x", "y", "z")
+	restore(t, full, deep, nil, seq)
+	sameKeys(t, "restored deep down", plainKeys(t, deep, nil), map[string]string{"a": "1"})
+}

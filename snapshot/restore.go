@@ -53,6 +53,9 @@ func Restore(ctx context.Context, r io.Reader, dir string, o RestoreOptions) (se
 	if m := o.Pebble.Merger.Name; m != s.head.Merger {
 		return 0, fmt.Errorf("%w: the backup has merger %q, not %q", apply.ErrIncompatible, s.head.Merger, m)
 	}
+	if dir, err = resolve(dir); err != nil {
+		return 0, err
+	}
 	if s.head.Incremental {
 		err = restoreLog(ctx, s, dir, o)
 	} else {
@@ -64,13 +67,22 @@ func Restore(ctx context.Context, r io.Reader, dir string, o RestoreOptions) (se
 	return s.head.Seq, nil
 }
 
+// resolve follows symbolic links: what is renamed into place takes the place of a
+// folder, not that of the link to it.
+func resolve(dir string) (string, error) {
+	if _, err := os.Lstat(dir); errors.Is(err, os.ErrNotExist) {
+		return dir, nil
+	}
+	return filepath.EvalSymlinks(dir)
+}
+
 func restoreFull(ctx context.Context, s *streamReader, dir string, o RestoreOptions) (err error) {
 	mode, err := checkEmpty(dir)
 	if err != nil {
 		return err
 	}
 	above := filepath.Dir(dir)
-	if err := os.MkdirAll(above, 0o755); err != nil {
+	if err := makeFolders(above); err != nil {
 		return err
 	}
 	// Beside, so that the move is within one file system.
@@ -251,6 +263,21 @@ func Exists(fs vfs.FS, dir string) (bool, error) {
 		return false, err
 	}
 	return d.Exists, nil
+}
+
+// makeFolders is MkdirAll with names that a power cut leaves: or it would take the
+// folders with all that comes into them.
+func makeFolders(path string) error {
+	if _, err := os.Stat(path); err == nil || filepath.Dir(path) == path {
+		return err
+	}
+	if err := makeFolders(filepath.Dir(path)); err != nil {
+		return err
+	}
+	if err := os.Mkdir(path, 0o755); err != nil && !errors.Is(err, os.ErrExist) {
+		return err
+	}
+	return syncFolder(filepath.Dir(path))
 }
 
 // syncFolder makes names in a folder durable.
