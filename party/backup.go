@@ -19,8 +19,9 @@ import (
 //
 // The stream carries checksums, and its end says that it is whole: one that was
 // cut short, because of an error here too, is refused by Restore. w is written
-// from this goroutine, a quarter of a megabyte at a time; it is neither flushed
-// nor synced nor closed. The errors are those of NewSnapshot, ErrCorrupt when a
+// from this goroutine, at most a quarter of a megabyte at a time; it is neither
+// flushed nor synced nor closed. While it blocks, ctx and Close of the handle do not
+// end the call, but Close does not wait for it, and nothing is written after that. The errors are those of NewSnapshot, ErrCorrupt when a
 // table is damaged, that of ctx, ErrClosed, and what w said.
 func (db *DB) Backup(ctx context.Context, w io.Writer) (seq uint64, err error) {
 	s, err := db.NewSnapshot(ctx)
@@ -28,17 +29,55 @@ func (db *DB) Backup(ctx context.Context, w io.Writer) (seq uint64, err error) {
 		return 0, err
 	}
 	defer func() { err = errors.Join(err, s.Close()) }()
-	if err := s.enter(ctx); err != nil {
-		return 0, err
-	}
-	defer s.gate.exit()
 	ctx, cancel := db.during(ctx)
 	defer cancel()
-	o := db.opts.Pebble
-	if err := snapshot.Backup(ctx, w, s.view, o.Comparer, o.Merger.Name); err != nil {
+	if err := s.backup(ctx, w); err != nil {
 		return 0, db.backupError(ctx, err)
 	}
 	return s.Seq(), nil
+}
+
+// backup writes s to w. The state is read by another goroutine: w may block for as
+// long as it likes, and must not keep the snapshot from being closed.
+func (s *Snapshot) backup(ctx context.Context, w io.Writer) error {
+	if err := s.enter(ctx); err != nil {
+		return err
+	}
+	from, to := io.Pipe()
+	defer context.AfterFunc(ctx, func() { _ = to.CloseWithError(context.Cause(ctx)) })()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		defer s.gate.exit()
+		o := s.replicas.db.opts.Pebble
+		_ = to.CloseWithError(snapshot.Backup(ctx, to, s.view, o.Comparer, o.Merger.Name))
+	}()
+	err := relay(ctx, w, from)
+	_ = from.CloseWithError(err) // what is still to come nobody wants
+	<-done
+	return err
+}
+
+// relay writes what comes from r to w, and nothing more once ctx has ended.
+func relay(ctx context.Context, w io.Writer, r io.Reader) error {
+	buf := make([]byte, 256<<10)
+	for {
+		n, err := r.Read(buf)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if n > 0 {
+			if _, err := w.Write(buf[:n]); err != nil {
+				return err
+			}
+		}
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
 }
 
 // BackupSince writes what was committed behind sequence number seq and returns

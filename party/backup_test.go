@@ -242,6 +242,42 @@ func TestDB_CloseEndsBackups(t *testing.T) {
 	must(t, receive(t, "Close", closed))
 }
 
+// A writer that blocks holds up nobody's Close, and is not written to after it.
+func TestDB_CloseDoesNotWaitForTheWriterOfABackup(t *testing.T) {
+	both(t, quietly, func(t *testing.T, dir string, db *party.DB) {
+		for i := range 100 {
+			must(t, db.Set(within(t), fmt.Appendf(nil, "k%03d", i), pattern(20_000), pebble.NoSync))
+		}
+		w := &stuckWriter{in: make(chan struct{}), out: make(chan struct{})}
+		done := make(chan error, 1)
+		go func() { _, err := db.Backup(within(t), w); done <- err }()
+		receive(t, "the writer is stuck", w.in)
+		closed := make(chan error, 1)
+		go func() { closed <- db.Close() }()
+		must(t, receive(t, "Close", closed))
+		close(w.out)
+		want(t, receive(t, "Backup", done), party.ErrClosed)
+		if w.writes != 1 {
+			t.Errorf("%d writes", w.writes)
+		}
+	})
+}
+
+// stuckWriter says that it is being written to, and takes nothing until out is
+// closed.
+type stuckWriter struct {
+	in, out chan struct{}
+	writes  int
+}
+
+func (w *stuckWriter) Write(p []byte) (int, error) {
+	if w.writes++; w.writes == 1 {
+		close(w.in)
+		<-w.out
+	}
+	return len(p), nil
+}
+
 // files returns a picture of all files below dir.
 func files(t testing.TB, dir string) map[string]string {
 	t.Helper()
