@@ -27,7 +27,6 @@ type LogReader struct {
 	dir  string
 	r    *eventlog.Reader
 	word *eventlog.Commit // nil: there is none that can be read
-	last uint64           // sequence number returned last
 	from uint64
 }
 
