@@ -154,8 +154,11 @@ func (lo *local) nudge() {
 	}
 }
 
+// stuckFor is how long the readers of a replica whose Pebble broke have to leave it.
+const stuckFor = time.Second
+
 // closeDropped gives back what serves no longer, once its readers have left. It
-// never waits for a goroutine that is stuck in a Pebble that broke.
+// does not wait for good for one that is stuck in a Pebble that broke.
 func (lo *local) closeDropped() {
 	lo.mu.Lock()
 	list := slices.Clone(lo.dropped)
@@ -170,6 +173,13 @@ func (lo *local) closeDropped() {
 		select {
 		case <-empty:
 		case <-lr.Failed():
+			select {
+			case <-empty:
+			case <-time.After(stuckFor):
+				lo.db.log.Error("party: a reader is stuck in a broken replica")
+				lo.db.replicas.abandon(lr.replica, empty)
+				continue
+			}
 		}
 		lo.db.replicas.release(lr.replica)
 	}

@@ -26,9 +26,9 @@ func TestMain(m *testing.M) {
 	if config := os.Getenv(childEnv); config != "" {
 		os.Exit(childMain(config))
 	}
-	// TestDB_StepsDown and TestDB_StepsDownWhileTheDiskHangs break a Pebble on
-	// purpose. That is given up for good, with whatever of its goroutines is parked
-	// or waits for work.
+	// TestDB_StepsDown, TestDB_StepsDownWhileTheDiskHangs and TestLocal_BrokenReplica
+	// break a Pebble on purpose. That is given up for good, with whatever of its
+	// goroutines is parked or waits for work.
 	goleak.VerifyTestMain(m,
 		goleak.IgnoreAnyFunction("github.com/pebbleparty/pebbleparty/apply.(*fatalLogger).Fatalf"),
 		goleak.IgnoreAnyFunction("github.com/pebbleparty/pebbleparty/apply.(*guardFS).park"),
@@ -38,6 +38,7 @@ func TestMain(m *testing.M) {
 		goleak.IgnoreAnyFunction("github.com/cockroachdb/pebble/v2.(*DB).flush"),
 		goleak.IgnoreAnyFunction("github.com/pebbleparty/pebbleparty/apply.(*store).close.func1"),
 		goleak.IgnoreAnyFunction("github.com/pebbleparty/pebbleparty/apply.(*store).call.func1"),
+		goleak.IgnoreAnyFunction("github.com/cockroachdb/pebble/v2.(*DB).GetWaitingCompaction"),
 		goleak.IgnoreAnyFunction("github.com/cockroachdb/pebble/v2.(*cleanupManager).mainLoop"),
 		goleak.IgnoreAnyFunction("github.com/cockroachdb/pebble/v2.(*ConcurrencyLimitScheduler).periodicGranter"),
 		goleak.IgnoreAnyFunction("github.com/cockroachdb/pebble/v2/record.(*LogWriter).flushLoop"),

@@ -31,8 +31,10 @@ type replicas struct {
 // replica is a copy with the number of its users.
 type replica struct {
 	*snapshot.Replica
-	users int         // under replicas.mu
-	idle  *time.Timer // running while there are none; under replicas.mu
+	// Under replicas.mu.
+	users     int
+	idle      *time.Timer // running while there are none
+	abandoned bool        // replicas does not wait for it any more
 }
 
 func newReplicas(db *DB) *replicas {
@@ -168,9 +170,30 @@ func (rs *replicas) expire(r *replica) {
 	rs.end(r)
 }
 
+// abandon gives up a replica that somebody cannot leave, as its Pebble broke: a
+// Pebble that is closed would end the process of who is in it. Its use goes on until
+// left is closed, which may be never, and Close of the handle does not wait for that.
+func (rs *replicas) abandon(r *replica, left <-chan struct{}) {
+	rs.mu.Lock()
+	if rs.current == r {
+		rs.current = nil
+	}
+	if !r.abandoned { // by an earlier use of it
+		r.abandoned = true
+		rs.open.Done()
+	}
+	rs.mu.Unlock()
+	go func() {
+		<-left
+		rs.release(r)
+	}()
+}
+
 // end closes r, which nobody has any more.
 func (rs *replicas) end(r *replica) {
-	defer rs.open.Done()
+	if !r.abandoned { // nobody else has it
+		defer rs.open.Done()
+	}
 	if err := r.Close(); err != nil {
 		rs.db.log.Warn("party: close a replica", "err", err)
 	}
