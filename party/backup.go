@@ -86,6 +86,9 @@ func relay(ctx context.Context, w io.Writer, r io.Reader) error {
 // log's files and asks the leader for nothing. What it writes is the log's
 // entries, so it is the shorter the less was written since.
 //
+// What plain Pebble writes to the directory between two uses by party is in no log:
+// take a full backup after it.
+//
 // The error is a *CompactedError when the log no longer has all that is needed, and
 // a *TruncatedError when a power cut took, of writes with NoSync, what the backup up
 // to seq has: take a full backup then. Else the errors are those of Backup.

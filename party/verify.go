@@ -39,6 +39,10 @@ type Verified struct {
 // the log up to another one; retention goes on meanwhile, and the log that it removes
 // before it was read is not looked at.
 //
+// What plain Pebble writes to the directory between two uses by party is in no log:
+// of a key that the log writes it is taken for damage until retention has removed
+// that log.
+//
 // The error is ErrCorrupt with the file, or what does not fit, for the first
 // damage that was found; ErrIncompatible, ErrInUse when a program that does not
 // use party has it open, os.ErrNotExist when there is no database, that of ctx, or
