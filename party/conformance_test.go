@@ -14,11 +14,11 @@ import (
 	"github.com/pebbleparty/pebbleparty/party"
 )
 
-// seeds is how many histories the conformance suite runs, in all:
+// seeds is how many histories the conformance suite runs, of each kind:
 //
-//	go test ./party -run Conforms -seeds 10000
+//	go test ./party -run Conforms/follower -seeds 10000
 var (
-	seeds     = flag.Int("seeds", 0, "histories of the conformance suite; 0 is a few")
+	seeds     = flag.Int("seeds", 0, "histories of each part of the conformance suite; 0 is a few")
 	firstSeed = flag.Uint64("firstseed", 0, "seed of the first history")
 )
 
@@ -109,6 +109,7 @@ type history struct {
 	it   walker
 	snap *pebble.Snapshot // of the model, when the iterator was opened
 	pin  *pebble.Iterator // over snap
+	skim *pebble.Iterator // the same, for plausible
 
 	// loose: the leader went away. From then on keys that were written since the
 	// iterator was opened may be seen as they were or are.
@@ -128,10 +129,13 @@ func (w *world) run(seed uint64, disturb func(rng *rand.Rand) bool) {
 	h.bounds()
 	h.it, h.snap = w.iter(&h.o), w.model.NewSnapshot()
 	var err error
-	h.pin, err = h.snap.NewIter(&pebble.IterOptions{LowerBound: h.o.LowerBound, UpperBound: h.o.UpperBound})
-	must(w.t, err)
+	for _, it := range []**pebble.Iterator{&h.pin, &h.skim} {
+		*it, err = h.snap.NewIter(&pebble.IterOptions{LowerBound: h.o.LowerBound, UpperBound: h.o.UpperBound})
+		must(w.t, err)
+	}
 	defer func() {
 		must(w.t, h.pin.Close())
+		must(w.t, h.skim.Close())
 		must(w.t, h.snap.Close())
 		must(w.t, h.it.Close())
 		if w.t.Failed() {
@@ -322,10 +326,7 @@ func (h *history) plausible(what string, key, from, to []byte, reverse bool, edg
 		}
 	}
 	// What was passed over, from the snapshot of the model.
-	it, err := h.snap.NewIter(&pebble.IterOptions{LowerBound: h.o.LowerBound, UpperBound: h.o.UpperBound})
-	must(h.t, err)
-	defer func() { must(h.t, it.Close()) }()
-	var ok bool
+	it, ok := h.skim, false
 	switch {
 	case reverse && to == nil:
 		ok = it.Last()
@@ -374,10 +375,10 @@ func (h *history) held(key []byte) bool {
 	return false
 }
 
-// histories splits the seeds: that many for a role of the given share.
-func histories(few, percent int) int {
+// histories is how many to run where few do by default.
+func histories(few int) int {
 	if *seeds > 0 {
-		return *seeds * percent / 100
+		return *seeds
 	}
 	if testing.Short() {
 		return max(1, few/5)
@@ -400,7 +401,7 @@ func TestIterator_Conforms(t *testing.T) {
 		db := open(t, newDir(t), nil)
 		leads(t, db)
 		w := newWorld(t, db)
-		for seed := range histories(25, 30) {
+		for seed := range histories(25) {
 			w.run(*firstSeed+uint64(seed), never)
 		}
 	})
@@ -410,7 +411,7 @@ func TestIterator_Conforms(t *testing.T) {
 		db := open(t, dir, nil)
 		hasRole(t, db, party.Following)
 		w := newWorld(t, db)
-		for seed := range histories(25, 30) {
+		for seed := range histories(25) {
 			w.run(*firstSeed+uint64(seed), never)
 		}
 	})
@@ -426,7 +427,7 @@ func TestIterator_Conforms(t *testing.T) {
 			must(t, err)
 			return snapshotWalker{it, s}
 		}
-		for seed := range histories(10, 8) {
+		for seed := range histories(10) {
 			w.run(*firstSeed+uint64(seed), never)
 		}
 	})
@@ -434,13 +435,18 @@ func TestIterator_Conforms(t *testing.T) {
 		dir := newDir(t)
 		dbs := []*party.DB{open(t, dir, nil), open(t, dir, nil), open(t, dir, nil)}
 		w := newWorld(t, dbs[2])
-		for seed := range histories(12, 30) {
+		for seed := range histories(12) {
 			w.run(*firstSeed+uint64(seed), func(rng *rand.Rand) bool {
 				if rng.IntN(25) > 0 {
 					return false
 				}
-				for _, db := range dbs { // whoever leads
-					must(t, db.Resign(within(t)))
+				for _, db := range dbs {
+					s, err := db.Status(within(t))
+					must(t, err)
+					if s.Role == party.Leading {
+						must(t, db.Resign(within(t)))
+						break
+					}
 				}
 				return true
 			})
@@ -451,7 +457,7 @@ func TestIterator_Conforms(t *testing.T) {
 		leader := start(t, config{Dir: dir})
 		db := open(t, dir, nil)
 		w := newWorld(t, db)
-		for seed := range histories(3, 2) {
+		for seed := range histories(3) {
 			w.run(*firstSeed+uint64(seed), func(rng *rand.Rand) bool {
 				if rng.IntN(25) > 0 {
 					return false
@@ -464,6 +470,33 @@ func TestIterator_Conforms(t *testing.T) {
 					leader = nil
 				}
 				return true
+			})
+		}
+	})
+	// The point in time is in the follower's own process: whoever leads, it stays.
+	t.Run("local reads", func(t *testing.T) {
+		dir := newDir(t)
+		leader := start(t, config{Dir: dir})
+		db := open(t, dir, locals())
+		w := newWorld(t, db)
+		for seed := range histories(12) {
+			s, err := db.Status(within(t))
+			must(t, err)
+			for s.Role == party.Leading {
+				if leader == nil {
+					leader = start(t, config{Dir: dir})
+				}
+				must(t, db.Resign(within(t)))
+				s, err = db.Status(within(t))
+				must(t, err)
+			}
+			readsLocally(t, db)
+			w.run(*firstSeed+uint64(seed), func(rng *rand.Rand) bool {
+				if leader != nil && rng.IntN(60) == 0 {
+					leader.kill()
+					leader = nil
+				}
+				return false
 			})
 		}
 	})

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"slices"
 	"sync/atomic"
 
 	"github.com/pebbleparty/pebbleparty/snapshot"
@@ -36,7 +37,9 @@ type IterOptions struct {
 //
 // With Options.LocalReads a handle that does not lead has the point in time in its
 // own replica, if there is one when the iterator is opened: then neither a leader
-// that goes away nor a pause ends it, and nothing is sent.
+// that goes away nor a pause ends it, and nothing is sent. Such an iterator, and one
+// of a Snapshot, gives out Pebble's own memory: the replica stays, even if the handle
+// is closed, until the iterator was closed or has found that out as it moved.
 //
 // The leader sends pages of up to 256 KiB ahead, the more the longer a walk in one
 // direction is, so that a loop does not wait for each. At most 2 MiB of them are
@@ -48,28 +51,28 @@ type Iterator struct {
 	o    IterOptions
 	open opener
 
-	src    pages // nil: lost
-	page   page
-	placed bool // it has been positioned; else it stands nowhere, even if it has a page
-	pos    int  // in the page; -1: in front of its pairs, len(pairs): behind them
-	hint   int  // the position in the page at which src.ahead is called; 0: none
+	src    source  // nil: lost
+	own    *pinned // src, if the state is in this process; it has the current pair
+	sent   *stream // src, if its pages are sent
+	page   page    // with sent
+	placed bool    // it has been positioned; else it stands nowhere, even if it has a page
+	moves  uint8   // with own: counts
+	below  bool    // with own, and if it stands on no key: in front of the first one
+	pos    int     // in the page; -1: in front of its pairs, len(pairs): behind them
+	hint   int     // the position in the page at which sent.ahead is called; 0: none
 	moved  atomic.Bool
 	err    error
 	lost   error // Strict: the point in time is lost for good
 	closed bool
 }
 
-// pages is where an iterator gets its pages from, all of one point in time. The
-// slices of a page are good until the next call. The error is errLost when the
-// point in time has gone with its leader, ErrSnapshotLost when it has gone
-// otherwise.
-type pages interface {
-	// seek begins a walk and returns its first page.
+// source is one point in time and where an iterator gets its pairs from: *pinned
+// or *stream.
+type source interface {
+	// seek begins a walk and returns its first page, if the pairs come in pages,
+	// which is good until the next one. The error is errLost when the point in time
+	// has gone with its leader, ErrSnapshotLost when it has gone otherwise.
 	seek(ctx context.Context, at snapshot.Position) (page, error)
-	// next returns the next page of the walk, unless the one before was the last.
-	next(ctx context.Context) (page, error)
-	// ahead says that the walk seems to go on.
-	ahead()
 	close()
 }
 
@@ -81,24 +84,25 @@ type page struct {
 	last    bool // nothing comes behind it
 }
 
-// opener fixes a point in time and returns the first page of a walk over it. moved
-// is set whenever the iterator moves.
-type opener func(ctx context.Context, o *IterOptions, at snapshot.Position, moved *atomic.Bool) (pages, page, error)
+// opener fixes a point in time and begins a walk over it. Without a position that
+// is at the first key, or nowhere. moved is set whenever the iterator moves.
+type opener func(ctx context.Context, o *IterOptions, at *snapshot.Position, moved *atomic.Bool) (source, page, error)
 
 // NewIter returns an iterator over the database as it is now: it sees every write
 // that was acknowledged before, in any process, and none that begins after NewIter
 // has returned. It stands nowhere: begin with First, Last, SeekGE or SeekLT.
 //
 // NewIter asks the leader and waits for its answer, which brings the first keys
-// along; with Options.LocalReads it asks this process's replica. ctx is for the whole life of the iterator; when it ends the iterator
-// stops with its error. The bounds are copied. The caller must Close the iterator,
+// along; with Options.LocalReads, and in a process that leads, it asks nobody. ctx is
+// for the whole life of the iterator; when it ends the iterator stops with its
+// error, some keys later perhaps. The bounds are copied. The caller must Close the iterator,
 // because the leader holds its point in time: Pebble cannot remove what is
 // deleted or overwritten while an iterator may still look at it.
 //
 // The errors are that of ctx, ErrClosed, ErrLeaderLost with Options.NoRetry, and
 // what the leader met.
 func (db *DB) NewIter(ctx context.Context, o *IterOptions) (*Iterator, error) {
-	return newIterator(ctx, o, db.openPages)
+	return newIterator(ctx, o, db.openIter)
 }
 
 func newIterator(ctx context.Context, o *IterOptions, open opener) (*Iterator, error) {
@@ -108,13 +112,24 @@ func newIterator(ctx context.Context, o *IterOptions, open opener) (*Iterator, e
 		it.o.LowerBound = cloneBytes(o.LowerBound)
 		it.o.UpperBound = cloneBytes(o.UpperBound)
 	}
-	// Most begin with First. Who does not has at least its point in time.
-	it.load(snapshot.Position{}, false)
-	it.placed = false
-	if it.err != nil {
-		return nil, it.err
+	if err := ctx.Err(); err != nil {
+		return nil, err
 	}
+	src, p, err := open(ctx, &it.o, nil, &it.moved)
+	if err != nil {
+		return nil, err
+	}
+	it.use(src)
+	it.arrive(p, snapshot.Position{}, false) // most begin with First
+	it.placed = false
 	return it, nil
+}
+
+// use makes src, or nil, what the iterator reads.
+func (it *Iterator) use(src source) {
+	it.src = src
+	it.own, _ = src.(*pinned)
+	it.sent, _ = src.(*stream)
 }
 
 // cloneBytes copies b; nil stays nil and empty stays empty.
@@ -145,11 +160,33 @@ func (it *Iterator) SeekLT(key []byte) bool {
 
 // Next moves to the next key and tells whether there is one. An iterator that
 // has not been positioned, or stands in front of the first key, moves to that.
-func (it *Iterator) Next() bool { return it.move(false) }
+func (it *Iterator) Next() bool {
+	switch p := it.own; {
+	case p == nil:
+		return it.move(false)
+	case it.quick():
+		if p.ok = p.it.Next(); p.ok {
+			return true
+		}
+		return it.came(false)
+	}
+	return it.step(false)
+}
 
 // Prev moves to the key before and tells whether there is one. An iterator that
 // has not been positioned, or stands behind the last key, moves to that.
-func (it *Iterator) Prev() bool { return it.move(true) }
+func (it *Iterator) Prev() bool {
+	switch p := it.own; {
+	case p == nil:
+		return it.move(true)
+	case it.quick():
+		if p.ok = p.it.Prev(); p.ok {
+			return true
+		}
+		return it.came(true)
+	}
+	return it.step(true)
+}
 
 // seek positions the iterator anew; like Pebble's it then forgets an error.
 func (it *Iterator) seek(at snapshot.Position) bool {
@@ -161,6 +198,65 @@ func (it *Iterator) seek(at snapshot.Position) bool {
 	return it.load(at, false)
 }
 
+// contextEvery is after how many moves in its own process an iterator looks at its
+// context.
+const contextEvery = 64
+
+// quick tells whether nothing has to be looked at before own.it may move on.
+func (it *Iterator) quick() bool {
+	it.moves++
+	return it.own.ok && it.own.lent && it.moves%contextEvery != 0 && !it.own.revoked.Load()
+}
+
+// came notes that own.it came to an end, or failed.
+func (it *Iterator) came(reverse bool) bool {
+	it.below = reverse
+	if err := it.own.it.Error(); err != nil {
+		it.fail(wrapError(err))
+	}
+	return false
+}
+
+// step moves where the state is in this process.
+func (it *Iterator) step(reverse bool) bool {
+	p := it.own
+	if !p.ok {
+		switch {
+		case it.err != nil:
+			return false
+		case !it.placed:
+			return it.seek(snapshot.Position{Reverse: reverse})
+		case it.below == reverse:
+			return false
+		}
+	}
+	at := snapshot.Position{Reverse: reverse, After: p.ok}
+	if it.moves%contextEvery == 0 && it.ctx.Err() != nil {
+		return it.fail(it.ctx.Err())
+	}
+	if err := p.step(reverse); err != nil {
+		if !errors.Is(err, errLost) {
+			return it.fail(wrapError(err))
+		}
+		if at.After {
+			at.From = p.key
+		}
+		return it.load(at, false)
+	}
+	it.below = reverse
+	return p.ok
+}
+
+// fail stops the iterator.
+func (it *Iterator) fail(err error) bool {
+	it.err, it.page, it.placed = err, page{}, false
+	if it.own != nil {
+		it.own.ok = false
+	}
+	return false
+}
+
+// move moves where the pairs come in pages.
 func (it *Iterator) move(reverse bool) bool {
 	switch {
 	case it.err != nil:
@@ -175,7 +271,7 @@ func (it *Iterator) move(reverse bool) bool {
 		switch {
 		case it.pos+1 < len(p.pairs):
 			if it.pos++; it.pos == it.hint {
-				it.src.ahead()
+				it.sent.ahead()
 			}
 			return true
 		case p.last:
@@ -202,11 +298,21 @@ func (it *Iterator) move(reverse bool) bool {
 func (it *Iterator) load(at snapshot.Position, on bool) bool {
 	p, err := it.fetch(at, &on)
 	if err != nil {
-		it.err, it.page, it.placed = err, page{}, false
-		return false
+		return it.fail(err)
+	}
+	return it.arrive(p, at, on)
+}
+
+// arrive moves to where a walk from at begins, or goes on: to the first key of p,
+// if there are pages.
+func (it *Iterator) arrive(p page, at snapshot.Position, on bool) bool {
+	it.placed = true
+	if it.own != nil {
+		it.page, it.below = page{}, at.Reverse
+		return it.own.ok
 	}
 	p.reverse, p.first = at.Reverse, at.From == nil
-	it.page, it.placed, it.pos, it.hint = p, true, 0, 0
+	it.page, it.pos, it.hint = p, 0, 0
 	if !on {
 		it.hint = len(p.pairs) / 2
 	}
@@ -227,7 +333,7 @@ func (it *Iterator) fetch(at snapshot.Position, on *bool) (p page, err error) {
 	}
 	if it.src != nil {
 		if *on {
-			p, err = it.src.next(it.ctx)
+			p, err = it.sent.next(it.ctx)
 		} else {
 			p, err = it.src.seek(it.ctx, at)
 		}
@@ -235,7 +341,7 @@ func (it *Iterator) fetch(at snapshot.Position, on *bool) (p page, err error) {
 			return p, wrapError(err)
 		}
 		it.src.close()
-		it.src = nil
+		it.use(nil)
 		if it.o.Strict {
 			if it.lost = err; errors.Is(err, errLost) {
 				it.lost = fmt.Errorf("%w: the leader went away", ErrSnapshotLost)
@@ -244,18 +350,31 @@ func (it *Iterator) fetch(at snapshot.Position, on *bool) (p page, err error) {
 		}
 	}
 	*on = false
-	it.src, p, err = it.open(it.ctx, &it.o, at, &it.moved)
+	src, p, err := it.open(it.ctx, &it.o, &at, &it.moved)
+	it.use(src)
 	return p, err
 }
 
 // Valid tells whether the iterator stands on a key.
 func (it *Iterator) Valid() bool {
+	if it.own != nil {
+		return it.own.ok
+	}
 	return it.placed && uint(it.pos) < uint(len(it.page.pairs))
 }
 
 // Key returns the current key, nil if the iterator stands on none. It is valid
-// until the iterator moves; do not change it.
+// until the iterator moves or is closed; do not change it.
 func (it *Iterator) Key() []byte {
+	if p := it.own; p != nil {
+		switch {
+		case !p.ok:
+			return nil
+		case p.lent:
+			return p.it.Key()
+		}
+		return slices.Clip(p.key)
+	}
 	if !it.Valid() {
 		return nil
 	}
@@ -263,9 +382,24 @@ func (it *Iterator) Key() []byte {
 }
 
 // Value returns the value of the current key, nil with KeysOnly or if the
-// iterator stands on no key. It is valid until the iterator moves; do not change
-// it.
+// iterator stands on no key. It is valid until the iterator moves or is closed; do
+// not change it. If it cannot be read, because a file is damaged, it is nil and the
+// iterator stops: see Error.
 func (it *Iterator) Value() []byte {
+	if p := it.own; p != nil {
+		switch {
+		case !p.ok || p.keysOnly:
+			return nil
+		case p.lent:
+			v, err := p.it.Value()
+			if err != nil {
+				it.fail(wrapError(err))
+				return nil
+			}
+			return v
+		}
+		return slices.Clip(p.value)
+	}
 	if !it.Valid() {
 		return nil
 	}
@@ -277,7 +411,8 @@ func (it *Iterator) Value() []byte {
 func (it *Iterator) Error() error { return it.err }
 
 // Close ends the iterator, lets the leader free its point in time, and returns
-// the iterator's error. It does not block.
+// the iterator's error. It does not block, but for the last iterator over a replica
+// of a handle that is closed: that removes the replica.
 func (it *Iterator) Close() error {
 	err := it.err
 	if !it.closed {
@@ -285,8 +420,8 @@ func (it *Iterator) Close() error {
 		if it.src != nil {
 			it.src.close()
 		}
-		it.src, it.page, it.placed = nil, page{}, false
-		it.err = ErrClosed
+		it.use(nil)
+		it.page, it.placed, it.err = page{}, false, ErrClosed
 	}
 	return err
 }

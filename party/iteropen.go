@@ -12,12 +12,12 @@ func (o *IterOptions) bounds() snapshot.Bounds {
 	return snapshot.Bounds{Lower: o.LowerBound, Upper: o.UpperBound, KeysOnly: o.KeysOnly}
 }
 
-// openPages fixes a point in time for an iterator: on a replica of this process,
+// openIter fixes a point in time for an iterator: on a replica of this process,
 // else it has whoever leads do so.
-func (db *DB) openPages(ctx context.Context, o *IterOptions, at snapshot.Position, moved *atomic.Bool) (pages, page, error) {
+func (db *DB) openIter(ctx context.Context, o *IterOptions, at *snapshot.Position, moved *atomic.Bool) (source, page, error) {
 	if db.leading.Load() == nil {
-		if src, p, ok, err := db.local.openPages(ctx, o, at); ok {
-			return src, p, err
+		if src, ok, err := db.local.pin(ctx, o.bounds(), at); ok {
+			return src, page{}, err
 		}
 	}
 	b := o.bounds()
@@ -29,10 +29,16 @@ func (db *DB) openPages(ctx context.Context, o *IterOptions, at snapshot.Positio
 		if err != nil {
 			return nil, page{}, db.explain(err)
 		}
-		var src pages
+		if s.remote != nil && s.remote.ctx.Err() != nil { // nothing of this was under way
+			if err := db.leave(ctx, s); err != nil {
+				return nil, page{}, db.explain(err)
+			}
+			continue
+		}
+		var src source
 		var p page
 		if s.leader != nil {
-			src, p, err = s.leader.pin(ctx, b, at)
+			src, err = s.leader.pin(ctx, b, at)
 		} else {
 			src, p, err = s.remote.stream(ctx, b, at, moved)
 		}

@@ -242,51 +242,25 @@ func (lo *local) get(ctx context.Context, keys ...[]byte) (values [][]byte, ok b
 	return values, true, nil
 }
 
-// openPages fixes a point in time for an iterator; ok is false if the leader has
-// to be asked.
-func (lo *local) openPages(ctx context.Context, o *IterOptions, at snapshot.Position) (_ pages, _ page, ok bool, err error) {
+// pin fixes a point in time for an iterator: the replica as it is now. ok is false
+// if the leader has to be asked.
+func (lo *local) pin(ctx context.Context, b snapshot.Bounds, at *snapshot.Position) (_ source, ok bool, err error) {
 	lr, err := lo.current(ctx)
 	if lr == nil {
-		return nil, page{}, err != nil, err
+		return nil, err != nil, err
 	}
-	rs := lo.db.replicas
-	rs.share(lr.replica) // the iterator may live longer than this replica serves
-	lr.gate.exit()
-	view, err := lr.View(ctx, 0)
-	if err != nil {
-		rs.release(lr.replica)
-		if ctx.Err() != nil {
-			return nil, page{}, true, ctx.Err()
-		}
-		lo.discard(lr)
-		return nil, page{}, false, nil
+	defer lr.gate.exit()
+	p := lo.db.replicas.lend(lr.replica) // the iterator may live longer than this replica serves
+	err = lr.pins.pin(p, lr, b, lo.db.opts.Pebble.Comparer, at)
+	switch {
+	case err == nil:
+		return p, true, nil
+	case errors.Is(err, snapshot.ErrMalformed):
+		return nil, true, wrapError(err)
 	}
-	s, err := rs.hold(lr.replica, view)
-	if err != nil {
-		return nil, page{}, true, err
-	}
-	src, first, err := s.openPages(ctx, o, at, nil)
-	if err != nil {
-		return nil, page{}, true, errors.Join(err, s.Close())
-	}
-	return &localPages{pages: src, snapshot: s}, first, true, nil
-}
-
-// localPages are the pages of an iterator over a replica: those of a snapshot that
-// nobody else has.
-type localPages struct {
-	pages
-	snapshot *Snapshot
-}
-
-// close does not wait: the iterator may be the last one on a replica that is to be
-// removed. Close of the handle waits for that.
-func (p *localPages) close() {
-	go func() {
-		if err := p.snapshot.Close(); err != nil {
-			p.snapshot.replicas.db.log.Warn("party: close an iterator", "err", err)
-		}
-	}()
+	lo.db.log.Warn("party: open an iterator on the replica of this process", "err", err)
+	lo.discard(lr)
+	return nil, false, nil
 }
 
 // status adds what a handle knows of its replica.

@@ -2,114 +2,185 @@ package party
 
 import (
 	"context"
+	"maps"
+	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/cockroachdb/pebble/v2"
 
 	"github.com/pebbleparty/pebbleparty/snapshot"
 )
 
-// pinned is where an iterator gets its pages from when the state is in its own
-// process: a leader's, or that of a snapshot. It reads them itself, one at a time:
-// so the end of the term never waits for the body of somebody's loop.
+// pinned is where an iterator stands when the state is in its own process: on a
+// Pebble iterator.
+//
+// That of a leader is closed by the end of the term, wherever its owner is. So the
+// pair that it is on is a copy, what the body of a loop looks at stays, and the end
+// of the term waits for one move at most.
+//
+// Those of replicas are lent: the owner looks at Pebble's memory, so nobody else may
+// close the iterator, and the replica stays until the owner has.
 type pinned struct {
-	pins *pins
-	gate *gate // of what it reads; cur is used within it only
-	over error // when the gate is closed
-	cur  *snapshot.Cursor
+	// Immutable.
+	pins     *pins
+	keysOnly bool
+	over     error  // when it was revoked
+	lent     bool   // by a replica; mu, key and value are not used
+	freed    func() // called once it is closed; nil: nobody has to know
+
+	revoked atomic.Bool // with lent: it is to move no more
+
+	mu sync.Mutex     // without lent: held during a move
+	it *snapshot.Iter // nil: it is closed
 
 	// Owned by the iterator.
-	index uint64 // of the next page of the walk
-	buf   []byte
-	pairs []snapshot.Pair
+	ok         bool // it stands on a pair
+	key, value []byte
 }
 
-// largestOwn bounds the pages that an iterator reads in its own process, in bytes:
-// they stay in the processor's cache.
-const largestOwn = 64 << 10
+// spareValue is how large a value may have been for its memory to be kept for
+// those that follow.
+const spareValue = 1 << 20
 
-// pins are the points in time that iterators of this process hold. What they are
-// of closes them with itself: Pebble cannot be closed before.
+// begin enters a move, unless it is not to move any more.
+func (p *pinned) begin() error {
+	if p.lent {
+		if p.revoked.Load() {
+			p.close()
+			return p.end(p.over)
+		}
+		return nil
+	}
+	p.mu.Lock()
+	if p.it == nil {
+		p.mu.Unlock()
+		return p.end(p.over)
+	}
+	return nil
+}
+
+func (p *pinned) seek(_ context.Context, at snapshot.Position) (page, error) {
+	if err := p.begin(); err != nil {
+		return page{}, err
+	}
+	if !p.lent {
+		defer p.mu.Unlock()
+	}
+	ok, err := p.it.Seek(at)
+	if err != nil {
+		return page{}, p.end(err)
+	}
+	return page{}, p.take(ok)
+}
+
+// step moves to the next pair in a direction.
+func (p *pinned) step(reverse bool) error {
+	if err := p.begin(); err != nil {
+		return err
+	}
+	if !p.lent {
+		defer p.mu.Unlock()
+	}
+	if reverse {
+		return p.take(p.it.Prev())
+	}
+	return p.take(p.it.Next())
+}
+
+// take notes whether it has moved to a pair, and copies that unless it is lent.
+func (p *pinned) take(ok bool) (err error) {
+	switch {
+	case !ok:
+		return p.end(p.it.Error())
+	case p.lent:
+		p.ok = true
+		return nil
+	}
+	var value []byte
+	if !p.keysOnly {
+		if value, err = p.it.Value(); err != nil {
+			return p.end(err)
+		}
+		if p.value == nil || cap(p.value) > spareValue && len(value) < spareValue {
+			p.value = make([]byte, 0, len(value)) // an empty value is not nil
+		}
+		p.value = append(p.value[:0], value...)
+	}
+	p.key, p.ok = append(p.key[:0], p.it.Key()...), true
+	return nil
+}
+
+// end notes that it stands on no pair. The key that it was on stays in p.key.
+func (p *pinned) end(err error) error {
+	p.ok = false
+	return err
+}
+
+func (p *pinned) close() { p.pins.drop(p) }
+
+// shut closes it, if that was not done before.
+func (p *pinned) shut() {
+	p.mu.Lock()
+	it := p.it
+	p.it = nil
+	if p.lent { // else the owner has the copy, and this may be another goroutine
+		p.ok = false
+	}
+	if it != nil {
+		_ = it.Close() // what it met has been reported to its reader
+	}
+	p.mu.Unlock()
+	if it != nil && p.freed != nil {
+		p.freed()
+	}
+}
+
+// pins are the points in time that iterators of this process hold of one state.
+// What that is closes them with itself, as Pebble cannot be closed before; or it
+// stays until those that are lent are closed.
 type pins struct {
 	mu   sync.Mutex
 	open map[*pinned]struct{}
 }
 
-// pin fixes a point in time for an iterator of this process and returns the first
-// page of a walk. The error is errLost when the term is over.
-func (l *leader) pin(ctx context.Context, b snapshot.Bounds, at snapshot.Position) (pages, page, error) {
+// pin fixes a point in time for an iterator of this process. The error is errLost
+// when the term is over.
+func (l *leader) pin(ctx context.Context, b snapshot.Bounds, at *snapshot.Position) (source, error) {
 	if !l.gate.enter() {
-		return nil, page{}, errLost
+		return nil, errLost
 	}
 	defer l.gate.exit()
 	if err := l.current(ctx); err != nil {
-		return nil, page{}, err
+		return nil, err
 	}
-	p := &pinned{pins: &l.scans.own, gate: l.gate, over: errLost}
-	return p.begin(l.machine, b, at, l.db.opts.Pebble.Comparer)
+	p := &pinned{over: errLost}
+	if err := l.scans.own.pin(p, l.machine, b, l.db.opts.Pebble.Comparer, at); err != nil {
+		return nil, err
+	}
+	return p, nil
 }
 
-// begin fixes the point in time. The gate is passed.
-func (p *pinned) begin(from snapshot.Source, b snapshot.Bounds, at snapshot.Position, cmp *pebble.Comparer) (_ pages, _ page, err error) {
-	if p.cur, err = snapshot.NewCursor(from, b, cmp); err != nil {
-		return nil, page{}, err
-	}
-	p.pins.add(p)
-	first, err := p.walk(at)
+// pin fixes a point in time for an iterator, that of from as it is now, and moves
+// to at, unless that is nil. over, lent and freed of p are set; freed is called after an
+// error too. The caller has passed the gate that is closed before ps is.
+func (ps *pins) pin(p *pinned, from snapshot.Source, b snapshot.Bounds, cmp *pebble.Comparer, at *snapshot.Position) error {
+	it, err := snapshot.NewIter(from, b, cmp)
 	if err != nil {
-		p.pins.drop(p)
-		return nil, page{}, err
+		if p.freed != nil {
+			p.freed()
+		}
+		return err
 	}
-	return p, first, nil
-}
-
-func (p *pinned) seek(_ context.Context, at snapshot.Position) (page, error) {
-	if !p.gate.enter() {
-		return page{}, p.over
+	p.pins, p.keysOnly, p.it = ps, b.KeysOnly, it
+	ps.add(p)
+	if at == nil {
+		return nil
 	}
-	defer p.gate.exit()
-	return p.walk(at)
-}
-
-// walk begins a walk. The gate is passed.
-func (p *pinned) walk(at snapshot.Position) (page, error) {
-	p.index = 0
-	if err := p.cur.Seek(at); err != nil {
-		return page{}, err
+	if _, err = p.seek(context.Background(), *at); err != nil {
+		p.close()
 	}
-	return p.read()
-}
-
-func (p *pinned) next(context.Context) (page, error) {
-	if !p.gate.enter() {
-		return page{}, p.over
-	}
-	defer p.gate.exit()
-	return p.read()
-}
-
-// read reads the next page. The gate is passed.
-func (p *pinned) read() (_ page, err error) {
-	var end snapshot.End
-	if cap(p.buf) > 4*largestOwn {
-		p.buf = nil
-	}
-	p.pairs, p.buf, end, err = p.cur.Pairs(p.pairs[:0], p.buf[:0], min(pageSize(p.index), largestOwn))
-	if err != nil {
-		return page{}, err
-	}
-	p.index++
-	return page{pairs: p.pairs, last: end == snapshot.Last}, nil
-}
-
-// ahead does nothing: to read a page is quick.
-func (p *pinned) ahead() {}
-
-func (p *pinned) close() {
-	if p.gate.enter() { // else whose state it is has closed it, or will
-		p.pins.drop(p)
-		p.gate.exit()
-	}
+	return err
 }
 
 func (ps *pins) add(p *pinned) {
@@ -121,12 +192,13 @@ func (ps *pins) add(p *pinned) {
 	ps.open[p] = struct{}{}
 }
 
-// drop lets go of one point in time. Its gate is passed.
+// drop lets go of one point in time. It is in the table until it is closed, for
+// close to wait for that.
 func (ps *pins) drop(p *pinned) {
+	p.shut()
 	ps.mu.Lock()
+	defer ps.mu.Unlock()
 	delete(ps.open, p)
-	ps.mu.Unlock()
-	_ = p.cur.Close() // what it met has been reported to its reader
 }
 
 func (ps *pins) count() int {
@@ -135,12 +207,17 @@ func (ps *pins) count() int {
 	return len(ps.open)
 }
 
-// close lets go of all. The gate is closed.
+// close lets go of all but those that are lent, which move no more. Nobody pins any
+// more.
 func (ps *pins) close() {
 	ps.mu.Lock()
-	defer ps.mu.Unlock()
-	for p := range ps.open {
-		_ = p.cur.Close()
+	open := slices.Collect(maps.Keys(ps.open))
+	ps.mu.Unlock()
+	for _, p := range open {
+		if p.lent {
+			p.revoked.Store(true)
+		} else {
+			ps.drop(p)
+		}
 	}
-	clear(ps.open)
 }

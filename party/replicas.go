@@ -3,6 +3,8 @@ package party
 import (
 	"context"
 	"errors"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -19,26 +21,32 @@ const keepReplica = 10 * time.Second
 // newest; an older one stays for as long as there are snapshots on it.
 type replicas struct {
 	db   *DB
-	turn chan struct{}  // capacity 1; full while somebody looks for the replica to use, or opens one
-	open sync.WaitGroup // replicas that are not closed yet
+	turn chan struct{} // capacity 1; full while somebody looks for the replica to use, or opens one
 
 	mu      sync.Mutex
+	ended   sync.Cond // with mu: for close, somebody uses a replica less, or has closed it
 	closed  bool
-	current *replica // nil: the next one who needs it opens it
+	all     map[*replica]struct{} // that are not closed yet
+	current *replica              // nil: the next one who needs it opens it
 	holders map[*Snapshot]struct{}
 }
 
 // replica is a copy with the number of its users.
 type replica struct {
 	*snapshot.Replica
+	pins pins // of iterators that read it as it was when they were opened
+
 	// Under replicas.mu.
-	users     int
+	users     int         // zero and in replicas.all: it is being closed, or idle
+	lent      int         // how many of them are iterators
 	idle      *time.Timer // running while there are none
-	abandoned bool        // replicas does not wait for it any more
+	abandoned bool        // close does not wait for it any more
 }
 
 func newReplicas(db *DB) *replicas {
-	return &replicas{db: db, turn: make(chan struct{}, 1), holders: make(map[*Snapshot]struct{})}
+	rs := &replicas{db: db, turn: make(chan struct{}, 1), all: make(map[*replica]struct{}), holders: make(map[*Snapshot]struct{})}
+	rs.ended.L = &rs.mu
+	return rs
 }
 
 // viewTries is how many replicas are opened for one snapshot: one that writers
@@ -96,7 +104,7 @@ func (rs *replicas) use(ctx context.Context) (r *replica, fresh bool, err error)
 	}
 	r = &replica{Replica: opened, users: 1}
 	rs.mu.Lock()
-	rs.open.Add(1) // before close, which takes the turn, waits
+	rs.all[r] = struct{}{}
 	rs.current = r
 	rs.mu.Unlock()
 	return r, true, nil
@@ -121,11 +129,26 @@ func (rs *replicas) take() (*replica, error) {
 	return r, nil
 }
 
-// share adds a user of r, for one who has it.
-func (rs *replicas) share(r *replica) {
+// lend returns what an iterator over r becomes, which uses r until it is closed. The
+// caller uses r too.
+func (rs *replicas) lend(r *replica) *pinned {
 	rs.mu.Lock()
 	r.users++
+	r.lent++
 	rs.mu.Unlock()
+	return &pinned{lent: true, over: ErrClosed, freed: func() {
+		rs.mu.Lock()
+		r.lent--
+		closed := rs.closed
+		rs.mu.Unlock()
+		switch {
+		case !rs.leave(r):
+		case closed:
+			rs.end(r) // nobody waits for it any more, and then nothing is left
+		default:
+			go rs.end(r) // to close an iterator does not block
+		}
+	}}
 }
 
 // retire makes r the current replica no longer.
@@ -140,22 +163,28 @@ func (rs *replicas) retire(r *replica) {
 // release ends one use of r. The last one closes it, if it is current after a
 // while only.
 func (rs *replicas) release(r *replica) {
+	if rs.leave(r) {
+		rs.end(r)
+	}
+}
+
+// leave ends one use of r and tells whether the caller has to end r.
+func (rs *replicas) leave(r *replica) bool {
 	rs.mu.Lock()
+	defer rs.mu.Unlock()
+	defer rs.ended.Broadcast()
 	r.users--
 	if r.users > 0 {
-		rs.mu.Unlock()
-		return
+		return false
 	}
 	if rs.current == r && !rs.closed {
 		r.idle = time.AfterFunc(keepReplica, func() { rs.expire(r) })
-		rs.mu.Unlock()
-		return
+		return false
 	}
 	if rs.current == r {
 		rs.current = nil
 	}
-	rs.mu.Unlock()
-	rs.end(r)
+	return true
 }
 
 // expire closes r if nobody has used it for keepReplica.
@@ -178,10 +207,8 @@ func (rs *replicas) abandon(r *replica, left <-chan struct{}) {
 	if rs.current == r {
 		rs.current = nil
 	}
-	if !r.abandoned { // by an earlier use of it
-		r.abandoned = true
-		rs.open.Done()
-	}
+	r.abandoned = true
+	rs.ended.Broadcast()
 	rs.mu.Unlock()
 	go func() {
 		<-left
@@ -191,12 +218,13 @@ func (rs *replicas) abandon(r *replica, left <-chan struct{}) {
 
 // end closes r, which nobody has any more.
 func (rs *replicas) end(r *replica) {
-	if !r.abandoned { // nobody else has it
-		defer rs.open.Done()
-	}
 	if err := r.Close(); err != nil {
 		rs.db.log.Warn("party: close a replica", "err", err)
 	}
+	rs.mu.Lock()
+	defer rs.mu.Unlock()
+	delete(rs.all, r)
+	rs.ended.Broadcast()
 }
 
 // hold makes a Snapshot of a view of r, which it uses from now on.
@@ -219,7 +247,9 @@ func (rs *replicas) forget(s *Snapshot) {
 	rs.mu.Unlock()
 }
 
-// close closes all snapshots and replicas. Nobody gets one any more.
+// close closes all snapshots, ends iterators, and closes the replicas but those that
+// iterators look at: these are closed with the last of them. Nobody gets one any
+// more: local has ended.
 func (rs *replicas) close() {
 	rs.mu.Lock()
 	rs.closed = true
@@ -227,7 +257,11 @@ func (rs *replicas) close() {
 	for s := range rs.holders {
 		holders = append(holders, s)
 	}
+	all := slices.Collect(maps.Keys(rs.all))
 	rs.mu.Unlock()
+	for _, r := range all {
+		r.pins.close()
+	}
 	for _, s := range holders {
 		if err := s.Close(); err != nil {
 			rs.db.log.Warn("party: close a snapshot", "err", err)
@@ -245,6 +279,21 @@ func (rs *replicas) close() {
 	if idle {
 		rs.end(r)
 	}
-	rs.open.Wait()
+	rs.mu.Lock()
+	for rs.busy() {
+		rs.ended.Wait()
+	}
+	rs.mu.Unlock()
 	<-rs.turn
+}
+
+// busy tells whether there is a replica that others than iterators use, or that is
+// being closed, and that was not given up. mu is held.
+func (rs *replicas) busy() bool {
+	for r := range rs.all {
+		if !r.abandoned && (r.users == 0 || r.users > r.lent) {
+			return true
+		}
+	}
+	return false
 }

@@ -125,24 +125,27 @@ func (s *Snapshot) Has(ctx context.Context, key []byte) (bool, error) {
 
 // NewIter returns an iterator over the snapshot, as DB.NewIter does; Strict
 // makes no difference, as it never has to resume. After Close of the snapshot it
-// gives what it has read already and then stops with ErrClosed.
+// stops with ErrClosed.
 func (s *Snapshot) NewIter(ctx context.Context, o *IterOptions) (*Iterator, error) {
-	return newIterator(ctx, o, s.openPages)
+	return newIterator(ctx, o, s.openIter)
 }
 
-func (s *Snapshot) openPages(ctx context.Context, o *IterOptions, at snapshot.Position, _ *atomic.Bool) (pages, page, error) {
+func (s *Snapshot) openIter(ctx context.Context, o *IterOptions, at *snapshot.Position, _ *atomic.Bool) (source, page, error) {
 	if err := s.enter(ctx); err != nil {
 		return nil, page{}, err
 	}
 	defer s.gate.exit()
-	p := &pinned{pins: &s.pins, gate: s.gate, over: ErrClosed}
-	src, first, err := p.begin(s.view, o.bounds(), at, s.cmp)
-	return src, first, wrapError(err)
+	p := s.replicas.lend(s.replica)
+	if err := s.pins.pin(p, s.view, o.bounds(), s.cmp, at); err != nil {
+		return nil, page{}, wrapError(err)
+	}
+	return p, page{}, nil
 }
 
-// Close ends the snapshot: reads that come later, also when an iterator has come
-// to the end of what it has read ahead, fail with ErrClosed. It waits for reads under way. Further calls do nothing and
-// return the same. DB.Close closes all snapshots of the handle.
+// Close ends the snapshot: reads that come later, and its iterators when they are
+// moved, fail with ErrClosed. It waits for reads under way, and not for iterators:
+// what they look at stays until they are moved or closed. Further calls do
+// nothing and return the same. DB.Close closes all snapshots of the handle.
 func (s *Snapshot) Close() error {
 	s.closing.Do(func() {
 		s.gate.close()

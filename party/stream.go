@@ -39,7 +39,7 @@ type stream struct {
 const window = 8
 
 // stream has the leader fix a point in time and returns the first page of a walk.
-func (r *remote) stream(ctx context.Context, b snapshot.Bounds, at snapshot.Position, moved *atomic.Bool) (pages, page, error) {
+func (r *remote) stream(ctx context.Context, b snapshot.Bounds, at *snapshot.Position, moved *atomic.Bool) (source, page, error) {
 	line, err := r.line()
 	if err != nil {
 		return nil, page{}, errLost // the connection has ended
@@ -47,7 +47,10 @@ func (r *remote) stream(ctx context.Context, b snapshot.Bounds, at snapshot.Posi
 	s := &stream{r: r, line: line, keysOnly: b.KeysOnly, bounds: b, moved: moved}
 	s.touching = time.AfterFunc(2*iterTouch, s.touch)
 	s.touching.Reset(iterTouch) // now that touch can see it
-	first, err := s.seek(ctx, at)
+	if at == nil {
+		at = &snapshot.Position{}
+	}
+	first, err := s.seek(ctx, *at)
 	if err != nil {
 		s.close()
 		return nil, page{}, err

@@ -24,27 +24,24 @@ func Backup(ctx context.Context, w io.Writer, v *apply.View, cmp *pebble.Compare
 	if err != nil {
 		return err
 	}
-	c, err := NewCursor(v, Bounds{}, cmp)
+	it, err := NewIter(v, Bounds{}, cmp)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, c.Close()) }()
-	if err := c.Seek(Position{}); err != nil {
-		return err
-	}
-	for ; c.ok; c.next() {
-		value, err := c.it.ValueAndErr()
+	defer func() { err = errors.Join(err, it.Close()) }()
+	for ok := it.First(); ok; ok = it.Next() {
+		value, err := it.Value()
 		if err != nil {
 			return err
 		}
-		s.pair(c.it.Key(), value)
+		s.pair(it.Key(), value)
 		if s.full() {
 			if err := errors.Join(ctx.Err(), s.flush()); err != nil {
 				return err
 			}
 		}
 	}
-	if err := c.it.Error(); err != nil {
+	if err := it.Error(); err != nil {
 		return err
 	}
 	return s.end(h.Seq)

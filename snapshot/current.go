@@ -3,6 +3,8 @@ package snapshot
 import (
 	"context"
 	"errors"
+
+	"github.com/cockroachdb/pebble/v2"
 )
 
 // ErrBehind: the log has so much that the replica lacks that a new one is cheaper
@@ -73,6 +75,12 @@ func (r *Replica) late(upTo uint64) error {
 // absent. The error is pebble.ErrNotFound for an absent key. It must not be called
 // beside Close, nor after it.
 func (r *Replica) Get(dst, key []byte) ([]byte, error) { return r.machine.Get(dst, key) }
+
+// NewIter returns an iterator over the replica as it is now, for NewIter of this
+// package. It must not be called beside Close, nor after it, and is closed before.
+func (r *Replica) NewIter(o *pebble.IterOptions) (*pebble.Iterator, error) {
+	return r.machine.NewIter(o)
+}
 
 // Tired tells that the replica has applied so much log that it should be replaced
 // by a new one. It may be used until that is there.

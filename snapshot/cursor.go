@@ -2,25 +2,14 @@ package snapshot
 
 import (
 	"encoding/binary"
-	"fmt"
 
 	"github.com/cockroachdb/pebble/v2"
-
-	"github.com/pebbleparty/pebbleparty/apply"
 )
 
-// Source is what a Cursor reads: a Pebble database or snapshot.
-type Source interface {
-	NewIter(o *pebble.IterOptions) (*pebble.Iterator, error)
-}
-
-// Cursor reads pages of one point in time. It holds a Pebble iterator, and with
-// that the memtables and tables of the moment at which it was opened.
+// Cursor reads pages of one point in time.
 type Cursor struct {
-	it       *pebble.Iterator
-	cmp      *pebble.Comparer
+	it       *Iter
 	keysOnly bool
-	bytewise bool // reserved keys stand together
 	reverse  bool // of the walk
 	ok       bool // it stands on the next pair to be read
 
@@ -32,96 +21,33 @@ type Cursor struct {
 	split bool // in the middle of such a pair
 }
 
-// NewCursor opens a cursor that sees from as it is now, within the bounds, which
-// are copied. It stands nowhere: begin with Seek. cmp is the comparer of the
-// database. The caller must Close it before from is closed.
+// NewCursor opens a cursor that sees from as it is now, as NewIter does. It stands
+// nowhere: begin with Seek. The caller must Close it before from is closed.
 func NewCursor(from Source, b Bounds, cmp *pebble.Comparer) (*Cursor, error) {
-	if err := validate(cmp, b.Lower, b.Upper); err != nil {
-		return nil, err
-	}
-	if len(b.Lower) == 0 {
-		b.Lower = nil // no key is less than the empty one, and Pebble's own checks trip over it
-	}
-	if b.Lower != nil && b.Upper != nil && cmp.Compare(b.Lower, b.Upper) > 0 {
-		b.Upper = b.Lower // nothing, which Pebble does not promise
-	}
-	it, err := from.NewIter(&pebble.IterOptions{LowerBound: b.Lower, UpperBound: b.Upper})
+	it, err := NewIter(from, b, cmp)
 	if err != nil {
 		return nil, err
 	}
-	return &Cursor{it: it, cmp: cmp, keysOnly: b.KeysOnly, bytewise: cmp.Name == pebble.DefaultComparer.Name}, nil
-}
-
-// validate refuses keys that the comparer does not know. Comparers may panic with
-// them, and these may come from another process.
-func validate(cmp *pebble.Comparer, keys ...[]byte) error {
-	for _, key := range keys {
-		if err := cmp.ValidateKey.Validate(key); key != nil && err != nil {
-			return fmt.Errorf("%w: key: %w", ErrMalformed, err)
-		}
-	}
-	return nil
+	return &Cursor{it: it, keysOnly: b.KeysOnly}, nil
 }
 
 // Close frees what the cursor holds and returns the error that it met, if any.
 func (c *Cursor) Close() error { return c.it.Close() }
 
 // Seek begins a walk: the next page begins at p.
-func (c *Cursor) Seek(p Position) error {
-	if err := validate(c.cmp, p.From); err != nil {
-		return err
-	}
+func (c *Cursor) Seek(p Position) (err error) {
 	c.reverse, c.split = p.Reverse, false
-	switch {
-	case p.Reverse && p.From == nil:
-		c.ok = c.it.Last()
-	case p.Reverse:
-		c.ok = c.it.SeekLT(p.From)
-	case p.From == nil:
-		c.ok = c.it.First()
-	default:
-		c.ok = c.it.SeekGE(p.From)
-	}
-	c.skip()
-	if c.ok && p.After && !p.Reverse && p.From != nil && c.cmp.Equal(c.it.Key(), p.From) {
-		c.next()
-	}
-	return c.it.Error()
+	c.ok, err = c.it.Seek(p)
+	return err
 }
 
 func (c *Cursor) next() {
-	c.step()
-	c.skip()
-}
-
-func (c *Cursor) step() {
 	if c.reverse {
 		c.ok = c.it.Prev()
 	} else {
 		c.ok = c.it.Next()
 	}
 }
-
-// skip passes over reserved keys.
-func (c *Cursor) skip() {
-	for c.ok && apply.IsReserved(c.it.Key()) {
-		switch {
-		case !c.bytewise:
-			c.step()
-		case c.reverse:
-			c.ok = c.it.SeekLT([]byte(apply.ReservedPrefix))
-		default:
-			c.ok = c.it.SeekGE(reservedEnd)
-		}
-	}
-}
-
-// reservedEnd is the first key behind the reserved ones in byte order.
-var reservedEnd = func() []byte {
-	b := []byte(apply.ReservedPrefix)
-	b[len(b)-1]++
-	return b
-}()
 
 // End says how a page ends.
 type End int
@@ -148,7 +74,7 @@ func (c *Cursor) Page(dst []byte, limit int) (_ []byte, end End, err error) {
 		n := sizeOf(key)
 		var value []byte
 		if !c.keysOnly {
-			if value, err = c.it.ValueAndErr(); err != nil {
+			if value, err = c.it.Value(); err != nil {
 				return dst, 0, err
 			}
 			n += sizeOf(value)

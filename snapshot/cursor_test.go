@@ -166,43 +166,27 @@ func model(cmp *pebble.Comparer, all []snapshot.Pair, b snapshot.Bounds, p snaps
 }
 
 // walk reads pages to the end, or only as many as that, and compares them.
-func walk(t testing.TB, c *snapshot.Cursor, want []snapshot.Pair, limit int, whole, keysOnly bool, pages int) {
+func walk(t testing.TB, c *snapshot.Cursor, want []snapshot.Pair, limit int, keysOnly bool, pages int) {
 	t.Helper()
 	var parts []byte
 	for last := false; !last && pages > 0; pages-- {
 		var pairs []snapshot.Pair
-		if whole {
-			got, buf, end, err := c.Pairs(nil, nil, limit)
-			must(t, err)
-			if pairs, last = got, end == snapshot.Last; end == snapshot.Part {
-				t.Fatal("it took a pair apart")
-			}
-			if len(buf) > limit && len(pairs) != 1 {
-				t.Fatalf("%d pairs in %d bytes, the limit is %d", len(pairs), len(buf), limit)
-			}
-			for _, p := range pairs {
-				if p.Key == nil || (p.Value == nil) != keysOnly {
-					t.Fatalf("a pair of %#v and %.40q", p.Key, p.Value)
-				}
-			}
-		} else {
-			b, end, err := c.Page([]byte("before"), limit)
-			must(t, err)
-			b = bytes.TrimPrefix(b, []byte("before"))
-			last = end == snapshot.Last
-			split := end == snapshot.Part || len(parts) > 0
-			if len(b) > limit {
-				t.Fatalf("a page of %d bytes, the limit is %d", len(b), limit)
-			}
-			parts = append(parts, b...)
-			if end == snapshot.Part {
-				continue
-			}
-			pairs, err = snapshot.DecodePage(nil, parts, keysOnly)
-			must(t, err)
-			if split && len(pairs) != 1 {
-				t.Fatalf("%d pairs in %d bytes, the limit is %d", len(pairs), len(parts), limit)
-			}
+		b, end, err := c.Page([]byte("before"), limit)
+		must(t, err)
+		b = bytes.TrimPrefix(b, []byte("before"))
+		last = end == snapshot.Last
+		split := end == snapshot.Part || len(parts) > 0
+		if len(b) > limit {
+			t.Fatalf("a page of %d bytes, the limit is %d", len(b), limit)
+		}
+		parts = append(parts, b...)
+		if end == snapshot.Part {
+			continue
+		}
+		pairs, err = snapshot.DecodePage(nil, parts, keysOnly)
+		must(t, err)
+		if split && len(pairs) != 1 {
+			t.Fatalf("%d pairs in %d bytes, the limit is %d", len(pairs), len(parts), limit)
 		}
 		if len(pairs) == 0 && !last {
 			t.Fatal("an empty page is not the last")
@@ -253,7 +237,7 @@ func TestCursor_PagesAgreeWithModel(t *testing.T) {
 						pages = 1 << 30
 						limit += 50
 					}
-					walk(t, c, model(o.cmp, all, b, p), limit, rng.IntN(2) == 0, b.KeysOnly, pages)
+					walk(t, c, model(o.cmp, all, b, p), limit, b.KeysOnly, pages)
 				}
 				must(t, c.Close())
 			}
@@ -276,13 +260,13 @@ func TestCursor_SeesOneMoment(t *testing.T) {
 	must(t, m.Apply(&g))
 	for _, p := range []snapshot.Position{{}, {Reverse: true}, {From: all[9].Key, Reverse: true}, {From: all[9].Key, After: true}} {
 		must(t, c.Seek(p))
-		walk(t, c, model(o.cmp, all, snapshot.Bounds{}, p), 1000, false, false, 1<<30)
+		walk(t, c, model(o.cmp, all, snapshot.Bounds{}, p), 1000, false, 1<<30)
 	}
 	must(t, c.Close())
 	c, err = snapshot.NewCursor(m, snapshot.Bounds{}, o.cmp)
 	must(t, err)
 	must(t, c.Seek(snapshot.Position{}))
-	walk(t, c, nil, 1000, false, false, 1<<30)
+	walk(t, c, nil, 1000, false, 1<<30)
 	must(t, c.Close())
 }
 
@@ -299,7 +283,7 @@ func TestCursor_SkipsReservedKeysWithinBounds(t *testing.T) {
 			for _, p := range []snapshot.Position{{}, {From: mine}, {From: mine, After: true}} {
 				for _, p.Reverse = range []bool{false, true} {
 					must(t, c.Seek(p))
-					walk(t, c, model(o.cmp, all, b, p), 1<<20, true, false, 1<<30)
+					walk(t, c, model(o.cmp, all, b, p), 1<<20, false, 1<<30)
 				}
 			}
 			must(t, c.Close())

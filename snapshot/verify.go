@@ -35,31 +35,28 @@ func VerifyState(ctx context.Context, v *apply.View, cmp *pebble.Comparer, out *
 	if out.Tables, out.TableBytes, err = v.CheckTables(ctx); err != nil {
 		return err
 	}
-	c, err := NewCursor(v, Bounds{}, cmp)
+	it, err := NewIter(v, Bounds{}, cmp)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, c.Close()) }()
-	if err := c.Seek(Position{}); err != nil {
-		return err
-	}
+	defer func() { err = errors.Join(err, it.Close()) }()
 	var last []byte
-	for ; c.ok; c.next() {
-		value, err := c.it.ValueAndErr()
+	for ok := it.First(); ok; ok = it.Next() {
+		value, err := it.Value()
 		if err != nil {
-			return fmt.Errorf("value of key %.100q: %w", c.it.Key(), err)
+			return fmt.Errorf("value of key %.100q: %w", it.Key(), err)
 		}
-		if out.Keys > 0 && cmp.Compare(last, c.it.Key()) >= 0 {
-			return fmt.Errorf("%w: key %.100q comes behind %.100q", apply.ErrCorrupt, c.it.Key(), last)
+		if out.Keys > 0 && cmp.Compare(last, it.Key()) >= 0 {
+			return fmt.Errorf("%w: key %.100q comes behind %.100q", apply.ErrCorrupt, it.Key(), last)
 		}
-		last = append(last[:0], c.it.Key()...)
+		last = append(last[:0], it.Key()...)
 		out.Keys++
-		out.Bytes += uint64(len(c.it.Key()) + len(value))
+		out.Bytes += uint64(len(it.Key()) + len(value))
 		if out.Keys%1024 == 0 && ctx.Err() != nil {
 			return ctx.Err()
 		}
 	}
-	return c.it.Error()
+	return it.Error()
 }
 
 // VerifyLog reads the whole log in dir up to limit (math.MaxUint64: to its end)
