@@ -83,7 +83,38 @@ type rig struct {
 
 func newRig(b *testing.B) *rig {
 	b.Helper()
+	r := joinRig(b, b.TempDir())
+	value := make([]byte, 100)
+	for i := 0; i < benchKeys; i += 1000 {
+		var batch pebble.Batch
+		for j := i; j < i+1000; j++ {
+			if err := batch.Set(benchKey(j), value, nil); err != nil {
+				b.Fatal(err)
+			}
+		}
+		if _, err := r.db.Apply(b.Context(), &batch, pebble.NoSync); err != nil {
+			b.Fatal(err)
+		}
+	}
+	r.prepare(b)
+	return r
+}
+
+// newRigOn is newRig for a database that is a copy of p, which has the keys.
+func newRigOn(b *testing.B, p *pebble.DB) *rig {
+	b.Helper()
 	dir := b.TempDir()
+	if err := p.Checkpoint(filepath.Join(dir, "db")); err != nil {
+		b.Fatal(err)
+	}
+	r := joinRig(b, dir)
+	r.prepare(b)
+	return r
+}
+
+// joinRig starts the other process on dir and follows it.
+func joinRig(b *testing.B, dir string) *rig {
+	b.Helper()
 	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(os.Environ(), benchEnv+"="+dir)
 	cmd.Stderr = os.Stderr
@@ -121,18 +152,16 @@ func newRig(b *testing.B) *rig {
 			b.Error(err)
 		}
 	})
-	value := make([]byte, 100)
-	for i := 0; i < benchKeys; i += 1000 {
-		var batch pebble.Batch
-		for j := i; j < i+1000; j++ {
-			if err := batch.Set(benchKey(j), value, nil); err != nil {
-				b.Fatal(err)
-			}
-		}
-		if _, err := r.db.Apply(b.Context(), &batch, pebble.NoSync); err != nil {
-			b.Fatal(err)
-		}
+	if r.file, err = os.Create(filepath.Join(dir, "floor.log")); err != nil {
+		b.Fatal(err)
 	}
+	b.Cleanup(func() { _ = r.file.Close() })
+	return r
+}
+
+// prepare warms what a floor has warm.
+func (r *rig) prepare(b *testing.B) {
+	b.Helper()
 	// A warm cache, as a floor that reads nothing deserves.
 	keys := make([][]byte, 1000)
 	for i := 0; i < benchKeys; i += len(keys) {
@@ -143,17 +172,12 @@ func newRig(b *testing.B) *rig {
 			b.Fatal(err)
 		}
 	}
-	if r.file, err = os.Create(filepath.Join(dir, "floor.log")); err != nil {
-		b.Fatal(err)
-	}
-	b.Cleanup(func() { _ = r.file.Close() })
 	if _, err := r.file.Write(make([]byte, 16<<20)); err != nil {
 		b.Fatal(err)
 	}
 	if err := r.file.Sync(); err != nil {
 		b.Fatal(err)
 	}
-	return r
 }
 
 func (r *rig) request(tb testing.TB, key []byte) {

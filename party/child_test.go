@@ -178,6 +178,8 @@ func (p *child) serve(r request) {
 		err = p.read(ctx, r)
 	case "count": // N goroutines, until "stop"
 		a.Counts, err = p.count(ctx, r)
+	case "puts": // N a second in durable batches, until "stop"
+		err = p.puts(ctx, r.N)
 	case "stop":
 		p.stopped.Do(func() { close(p.stop) })
 	case "acks":

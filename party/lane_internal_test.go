@@ -12,7 +12,7 @@ import (
 )
 
 func context30(t *testing.T) (context.Context, context.CancelFunc) {
-	return context.WithTimeout(t.Context(), 15*time.Second)
+	return context.WithTimeout(t.Context(), 60*time.Second)
 }
 
 // fakeRoute answers bundles at random moments until it is lost.

@@ -150,5 +150,6 @@ func floorPebble(b *testing.B) *pebble.DB {
 		must(b, db.Set(benchKey(i), value, pebble.NoSync))
 	}
 	must(b, db.Flush())
+	must(b, db.Compact(b.Context(), []byte{}, bytes.Repeat([]byte{0xff}, 17), false)) // one sorted run, now and later
 	return db
 }
