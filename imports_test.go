@@ -17,11 +17,12 @@ const module = "github.com/pebbleparty/pebbleparty"
 // the drawing in docs/architecture.md.
 var may = map[string][]string{
 	"":                     {},
-	"eventlog":             {},
+	"internal/mutant":      {},
+	"eventlog":             {"internal/mutant"},
 	"embednats":            {},
-	"apply":                {"eventlog"},
-	"snapshot":             {"apply", "eventlog"},
-	"party":                {"embednats", "snapshot", "apply", "eventlog"},
+	"apply":                {"eventlog", "internal/mutant"},
+	"snapshot":             {"apply", "eventlog", "internal/mutant"},
+	"party":                {"embednats", "snapshot", "apply", "eventlog", "internal/mutant"},
 	"chaos":                {"party"},
 	"cmd/demo":             {"party", "chaos"},
 	"examples/searchindex": {"party"},

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
+
+	"github.com/pebbleparty/pebbleparty/internal/mutant"
 )
 
 // Outcome says what became of a command.
@@ -251,6 +253,9 @@ func (m *Machine) commit(b *pebble.Batch, records []record, wipes bool, seq uint
 	defer b.Close()
 	if err := m.book(b, records, wipes, seq); err != nil {
 		return fmt.Errorf("apply up to %d: %w", seq, err)
+	}
+	if mutant.SplitBatch {
+		b = m.applyFirst(b)
 	}
 	// With its write-ahead log off Pebble has nothing to sync here.
 	if err := m.store.db.Apply(b, pebble.NoSync); err != nil {

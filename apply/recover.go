@@ -10,6 +10,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/pebbleparty/pebbleparty/eventlog"
+	"github.com/pebbleparty/pebbleparty/internal/mutant"
 )
 
 // replayBatch is how many bytes of log are applied in one Pebble batch during
@@ -138,12 +139,17 @@ func (a *applier) add(rec eventlog.Record) error {
 		if err := b.SetRepr(effects(e.Repr, e.shape)); err != nil {
 			return fmt.Errorf("entry %d: %w", rec.Seq, err)
 		}
+		if mutant.ReplayLosesOps {
+			dropLast(&b)
+		}
 		if err := a.batch.Apply(&b, nil); err != nil {
 			return fmt.Errorf("entry %d: %w", rec.Seq, err)
 		}
 		a.wipes = a.wipes || e.shape.rangeDeletes
 	}
-	a.m.sessions.record(e.Origin, e.Number, e.Low, rec.Seq)
+	if !mutant.ForgetDuplicates {
+		a.m.sessions.record(e.Origin, e.Number, e.Low, rec.Seq)
+	}
 	a.m.nanos = e.Time.UnixNano()
 	a.records = append(a.records, record{e.Origin, e.Number, e.Low})
 	a.size += len(rec.Payload)

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/pebbleparty/pebbleparty/internal/mutant"
 )
 
 // Options of Open. The zero value works.
@@ -163,6 +165,7 @@ func (l *Log) StartTerm(t time.Time) (term, seq uint64, err error) {
 // After an error nothing was appended and the log goes on (a full disk: errors.Is(err, syscall.ENOSPC)), except when the
 // error is ErrFailed: then it is unknown what became of the entries.
 func (l *Log) Append(entries [][]byte, sync bool) (first uint64, err error) {
+	sync = sync && !mutant.AckBeforeSync
 	size := int64(reserveSize)
 	for _, e := range entries {
 		if len(e) > MaxEntry {

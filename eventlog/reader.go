@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/pebbleparty/pebbleparty/internal/mutant"
 )
 
 const (
@@ -201,7 +203,7 @@ func (r *Reader) Next(limit uint64) (rec Record, ok bool, err error) {
 		}
 		r.pos += int(f.size)
 		r.passed += f.size
-		if f.kind == kindReserve || f.seq < r.from {
+		if f.kind == kindReserve || f.seq < r.from || mutant.SkipEvent && f.seq == r.seg.first && f.kind == KindEntry {
 			continue
 		}
 		rec = Record{Seq: f.seq, Prev: f.seq - 1, Term: r.c.term, Kind: f.kind}

@@ -12,6 +12,8 @@ import (
 	"slices"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/pebbleparty/pebbleparty/internal/mutant"
 )
 
 // Open opens the log in dir for writing, and creates the directory (0700) and the first segment when they are missing.
@@ -164,6 +166,9 @@ func (l *Log) recover(unborn uint64) error {
 		return err
 	}
 	l.file = f
+	if mutant.LoseLastFrame {
+		l.loseLastFrame(&s)
+	}
 	w, err := walk(f, s.size, &s.header, l.o.DurableHint)
 	if err != nil {
 		return fmt.Errorf("read segment %s: %w", path, err)

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"sync/atomic"
 
+	"github.com/pebbleparty/pebbleparty/internal/mutant"
 	"github.com/pebbleparty/pebbleparty/snapshot"
 )
 
@@ -350,6 +351,12 @@ func (it *Iterator) fetch(at snapshot.Position, on *bool) (p page, err error) {
 		}
 	}
 	*on = false
+	if mutant.ResumeForward {
+		at.After = false
+	}
+	if mutant.ResumeBackward && at.After && at.Reverse {
+		at.From = append(at.From, 0)
+	}
 	src, p, err := it.open(it.ctx, &it.o, &at, &it.moved)
 	it.use(src)
 	return p, err

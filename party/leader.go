@@ -11,6 +11,7 @@ import (
 	"github.com/pebbleparty/pebbleparty/apply"
 	"github.com/pebbleparty/pebbleparty/embednats"
 	"github.com/pebbleparty/pebbleparty/eventlog"
+	"github.com/pebbleparty/pebbleparty/internal/mutant"
 )
 
 // leader is one term of leadership: everything that only the holder of the lock
@@ -156,6 +157,9 @@ func (l *leader) watch() {
 
 // current brings the state up to all that is committed, for a linearizable read.
 func (l *leader) current(ctx context.Context) error {
+	if mutant.DeposedLeader && l.word.Term() != l.term {
+		return nil
+	}
 	return l.machine.WaitApplied(ctx, l.word.Committed())
 }
 

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"os"
 	"time"
+
+	"github.com/pebbleparty/pebbleparty/internal/mutant"
 )
 
 // member owns the role of a handle: one goroutine, run, that leads or follows
@@ -247,6 +249,9 @@ func (m *member) lead(ctx context.Context, l *leader) {
 	case resigned = <-m.db.resign:
 		clean = true
 		yield = l.station.server.Followers() > 0
+	}
+	if mutant.DeposedLeader && resigned != nil {
+		l.outstay()
 	}
 	if clean {
 		// Most of what is unflushed goes to disk while everybody is still served.

@@ -5,6 +5,8 @@ import (
 	"errors"
 
 	"github.com/cockroachdb/pebble/v2"
+
+	"github.com/pebbleparty/pebbleparty/internal/mutant"
 )
 
 // ErrBehind: the log has so much that the replica lacks that a new one is cheaper
@@ -48,6 +50,9 @@ func (r *Replica) Current(ctx context.Context) error {
 		r.turn <- struct{}{}
 		done <- err
 	}()
+	if mutant.StaleLocalRead {
+		return nil
+	}
 	select {
 	case err := <-done:
 		return err

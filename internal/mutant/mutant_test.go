@@ -1,0 +1,21 @@
+//go:build !mutation
+
+package mutant_test
+
+import (
+	"testing"
+
+	"github.com/pebbleparty/pebbleparty/internal/mutant"
+)
+
+// That this compiles shows that they are constants, of which nothing is left.
+const some = mutant.AckBeforeSync || mutant.ForgetDuplicates || mutant.ResumeForward || mutant.ResumeBackward ||
+	mutant.SkipEvent || mutant.DeposedLeader || mutant.LoseLastFrame || mutant.StaleLocalRead || mutant.SplitBatch ||
+	mutant.ReplayLosesOps
+
+func TestMutant_NothingIsBrokenWithoutTheTag(t *testing.T) {
+	t.Setenv(mutant.Env, "ack-before-sync")
+	if some {
+		t.Error("a promise is broken")
+	}
+}

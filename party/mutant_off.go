@@ -1,0 +1,5 @@
+//go:build !mutation
+
+package party
+
+func (l *leader) outstay() {}
