@@ -1,4 +1,4 @@
-.PHONY: test race lint bench fuzz chaos demo ci
+.PHONY: test race lint bench fuzz chaos mutation demo ci
 
 test:
 	go test ./...
@@ -9,6 +9,7 @@ race:
 lint:
 	@test -z "$$(gofmt -l .)" || { gofmt -l .; exit 1; }
 	go vet ./...
+	go vet -tags mutation ./...
 	go tool staticcheck ./...
 
 bench:
@@ -35,6 +36,10 @@ chaos:
 		seed=$$(($(CHAOS_SEED) + i)); echo "== seed $$seed, $$i of $(CHAOS_PIECES)"; ran="$$ran $$seed"; \
 		$(CHAOS_OUT)/demo chaos --duration $(CHAOS_TIME) --seed $$seed --quiet --report $(CHAOS_OUT)/$$seed.html || failed="$$failed $$seed"; \
 	done; echo "== seeds:$$ran"; [ -z "$$failed" ] || { echo "== VIOLATED or ended by an error:$$failed"; exit 1; }
+
+# Breaks one promise after the other and says what found it, and how long that took.
+mutation:
+	go test ./chaos -count=1 -run FindsEveryMutation -v
 
 demo:
 	go run ./cmd/demo

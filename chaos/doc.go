@@ -13,7 +13,9 @@
 //
 // # What is checked
 //
-//   - Registers are linearizable, over all processes and failovers (porcupine).
+//   - Registers are linearizable, over all processes, those that read from their
+//     own replica as well, and over failovers (porcupine).
+//   - Iterators that go on at another leader give no key twice and skip none.
 //   - Money is moved once, and every iterator and snapshot sees the same total.
 //   - Every acknowledged append is in the log once, under the sequence number
 //     that its writer was told; subscribers see all of them in order, without

@@ -19,6 +19,22 @@ type Seen = seen
 
 func NewSeen(seq uint64, keys string) Seen { return seen{seq: seq, keys: keys} }
 
+func JudgeWalks(calls []Call) (v Verdict) {
+	judgeWalks(calls, &v)
+	return v
+}
+
+// Walk is what a walk reports that finds keys.
+func Walk(way string, keys ...string) string {
+	w := walked{}
+	for _, key := range keys {
+		if fault := w.step(way, key, key+" and more", false); fault != "" {
+			return fault
+		}
+	}
+	return w.end(way)
+}
+
 func JudgeLists(calls []Call, notes []Note, log []Seen) Verdict { return judgeLists(calls, notes, log) }
 
 func JudgeRegisters(calls []Call) Verdict {

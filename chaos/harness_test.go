@@ -55,6 +55,7 @@ func jobOf(w own) *chaos.Job { return &chaos.Job{Workloads: []chaos.Workload{w}}
 
 var jobs = map[string]*chaos.Job{
 	"good":     jobOf(own{}),
+	"lists":    {Options: chaos.StandardOptions(), Workloads: []chaos.Workload{chaos.Lists{}}},
 	"violated": jobOf(own{verdict: chaos.Verdict{Violations: []string{"the check says so"}}}),
 	"exits": jobOf(own{spoil: func(_ context.Context, l *chaos.Lane) error {
 		if l.Process == 1 && l.ID == "own-1-0-0" {

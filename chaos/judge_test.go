@@ -119,6 +119,62 @@ func TestLists_Judge(t *testing.T) {
 	}
 }
 
+func TestLists_Walk(t *testing.T) {
+	const a0, a1, a2, b0 = "list/a/00000000", "list/a/00000001", "list/a/00000002", "list/b/00000000"
+	for _, tc := range []struct {
+		name, way string
+		keys      []string
+		want      string
+	}{
+		{"nothing there", "forward", nil, ""},
+		{"all", "forward", []string{a0, a1, a2, b0}, "a=3 b=1"},
+		{"a gap", "forward", []string{a0, a2}, a2 + " comes where 1 should"},
+		{"a repeat", "forward", []string{a0, a1, a1}, a1 + " comes where 2 should"},
+		{"a repeat that begins another list", "forward", []string{a0, b0, a1, b0}, b0 + " comes where 1 should"},
+		{"without its beginning", "forward", []string{a1}, a1 + " comes where 0 should"},
+		{"no entry", "forward", []string{"list/a"}, "of no list"},
+		{"all, descending", "backward", []string{b0, a2, a1, a0}, "a=3 b=1"},
+		{"a gap, descending", "backward", []string{a2, a0}, a0 + " comes where 1 should"},
+		{"a repeat, descending", "backward", []string{a2, a2}, a2 + " comes where 1 should"},
+		{"not to its beginning", "backward", []string{a2, a1}, "a ends at 1"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			if got := chaos.Walk(tc.way, tc.keys...); got != tc.want && (tc.want == "" || !strings.Contains(got, tc.want)) {
+				t.Errorf("it reports %q, want %q", got, tc.want)
+			}
+		})
+	}
+}
+
+func TestLists_JudgeWalks(t *testing.T) {
+	const first, second, third = "list/a/00000000", "list/a/00000001", "list/a/00000002"
+	appends := []chaos.Call{
+		call("a", "append", first, "", "3", 1, 2), call("a", "append", second, "", "5", 3, 20), call("a", "append", third, "", "", 30, 0)}
+	for _, tc := range []struct {
+		name       string
+		output     string
+		start, end int64
+		want       string
+	}{
+		{"what was acknowledged before", "a=1", 5, 10, ""},
+		{"and what was under way", "a=2", 5, 10, ""},
+		{"less", "", 5, 10, "found 0 entries of a, which had 1 before and 2 after"},
+		{"more", "a=3", 5, 10, "found 3 entries"},
+		{"later", "a=2", 25, 28, ""},
+		{"later, less", "a=1", 25, 28, "found 1 entries"},
+		{"what was never acknowledged", "a=3", 31, 40, ""},
+		{"a fault", first + " comes where 1 should", 5, 10, "comes where 1 should"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			walk := chaos.Call{Op: chaos.Op{Name: "walk", Key: "list/", Input: "forward"}, Start: tc.start, End: tc.end, Output: tc.output}
+			expect(t, chaos.JudgeWalks(append(appends, walk)), tc.want)
+			walk.Key = "list/other" // these lists are none of its business
+			walk.Output = ""
+			expect(t, chaos.JudgeWalks(append(appends, walk)), "")
+		})
+	}
+}
+
 func TestCalls_Judge(t *testing.T) {
 	p := chaos.Plan{CallTimeout: time.Second, Patience: time.Second}
 	late := []chaos.Call{call("a", "get", "k", "", "", 0, int64(5*time.Second))}

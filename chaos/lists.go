@@ -15,8 +15,9 @@ import (
 )
 
 // Lists appends numbered entries, each lane to a list of its own, some of them
-// large. Lane 0 of each process subscribes to all lists, from the log's
-// beginning, and goes on where the process before it in its place was killed.
+// large, and now and then walks over lists with an iterator. Lane 0 of each
+// process subscribes to all lists, from the log's beginning, and goes on where the
+// process before it in its place was killed.
 type Lists struct{}
 
 const (
@@ -32,10 +33,22 @@ func (Lists) Prepare(context.Context, *party.DB) error { return nil }
 
 func listKey(lane string, n int) string { return fmt.Sprintf("%s%s/%08d", listPrefix, lane, n) }
 
-// Work appends one entry, or reads events until its context ends.
+// splitListKey is the reverse of listKey.
+func splitListKey(key string) (lane string, n int, err error) {
+	lane, number, ok := strings.Cut(strings.TrimPrefix(key, listPrefix), "/")
+	if n, err = strconv.Atoi(number); !ok || err != nil {
+		return "", 0, fmt.Errorf("key %q is of no list", key)
+	}
+	return lane, n, nil
+}
+
+// Work appends one entry, walks over lists, or reads events until its context ends.
 func (s Lists) Work(ctx context.Context, l *Lane) error {
 	if l.Index == 0 {
 		return s.follow(ctx, l)
+	}
+	if l.Rand.IntN(32) == 0 {
+		return s.walk(ctx, l)
 	}
 	n, _ := l.State.(int)
 	key := listKey(l.ID, n)
@@ -124,6 +137,7 @@ func (Lists) Check(ctx context.Context, e *Evidence) Verdict {
 		return Verdict{Violations: []string{fmt.Sprintf("read the log: %v", err)}}
 	}
 	v := judgeLists(e.Calls, e.Notes, log)
+	v.Detail += fmt.Sprintf(", %d walks over lists missed nothing", judgeWalks(e.Calls, &v))
 	state, err := e.scan(ctx, listPrefix)
 	if err != nil {
 		v.violate(fmt.Sprintf("read the lists: %v", err))

@@ -31,6 +31,8 @@ type orders struct {
 	Pause   time.Duration `json:"pause"`
 	Timeout time.Duration `json:"timeout"`
 	Seed    uint64        `json:"seed"`
+
+	LocalReads bool `json:"localReads"` // besides what the job's options say
 }
 
 // command is what a process is told while it works, a line of JSON on its
@@ -103,7 +105,7 @@ func work(text string, j *Job) error {
 		return err
 	}
 	w.out = &recorder{file: file}
-	o := j.options()
+	o := w.options()
 	o.Events.RoleChanged = w.roleChanged
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.NewTextHandler(os.Stderr, nil)) // a file beside the record
@@ -133,6 +135,13 @@ func (w *worker) look(before footprint, folders []string) {
 	w.out.write(event{Kind: eventLooked, At: now()})
 }
 
+// options returns how the process opens the database.
+func (w *worker) options() *party.Options {
+	o := w.job.options()
+	o.LocalReads = o.LocalReads || w.LocalReads
+	return o
+}
+
 func (w *worker) roleChanged(c party.RoleChange) {
 	s := said{At: now(), Role: c.Role.String(), Term: c.Term, Leader: c.LeaderPID}
 	if c.Cause != nil {
@@ -158,7 +167,7 @@ func (w *worker) run(last map[string]string) (folders []string, err error) {
 			l := &Lane{
 				DB: w.db, workload: workload.Name(), out: w.out, timeout: w.Timeout,
 				ID:      fmt.Sprintf("%s-%d-%d-%d", workload.Name(), w.Place, w.N, index),
-				Process: w.Place, Index: index, last: last[noteKey(workload.Name(), index)],
+				Process: w.Place, Index: index, Lanes: w.Lanes, last: last[noteKey(workload.Name(), index)],
 				Rand: rand.New(rand.NewPCG(w.Seed, uint64(w.Place)<<48|uint64(w.N)<<24|uint64(i)<<12|uint64(index))),
 			}
 			lanes.Go(func() { w.lane(ctx, workload, l) })
@@ -226,7 +235,7 @@ func (w *worker) do(ctx context.Context, c command) error {
 		return w.db.Resign(ctx)
 	}
 	for range c.Times {
-		db, err := party.Open(ctx, w.DB, w.job.options())
+		db, err := party.Open(ctx, w.DB, w.options())
 		if err != nil {
 			return fmt.Errorf("open: %w", err)
 		}

@@ -3,6 +3,7 @@ package chaos
 import (
 	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -26,7 +27,8 @@ type Plan struct {
 	Processes int
 
 	// Lanes is how many goroutines each process gives to each workload. The
-	// default is 2; Bank and Lists need 2 to write and to read.
+	// default is 2, of which the first reads and the other writes; Bank and Lists
+	// need both.
 	Lanes int
 
 	// Pause is how long a lane waits between two pieces of work, on average. The
@@ -73,16 +75,29 @@ type Job struct {
 	// Options are how the database is opened. Events.RoleChanged is taken by chaos
 	// and may not be set.
 	Options *party.Options
+	// LocalReads is the share of the processes, from 0 to 1, that get
+	// Options.LocalReads where Options do not have it. Which ones depends on the
+	// seed; among processes that live at the same time the share is about that.
+	LocalReads float64
 	// Workloads work beside each other, each in keys of its own. Their names differ.
 	Workloads []Workload
 }
 
-// Standard returns the job of Registers, Bank and Lists.
+// Standard returns the job of Registers, Bank and Lists, of which half of the
+// processes read from replicas of their own.
 func Standard() *Job {
 	return &Job{
-		Options:   StandardOptions(),
-		Workloads: []Workload{Registers{}, Bank{}, Lists{}},
+		Options:    StandardOptions(),
+		LocalReads: 0.5,
+		Workloads:  []Workload{Registers{}, Bank{}, Lists{}},
 	}
+}
+
+// readsLocally tells whether the nth process of a place gets Options.LocalReads.
+// Multiples of the golden ratio lie evenly in [0, 1), however many are taken.
+func (p Plan) readsLocally(place, n int) bool {
+	at := float64(p.Seed%1024)/1024 + float64(place+n*p.Processes)/math.Phi
+	return at-math.Floor(at) < p.Job.LocalReads
 }
 
 func (p Plan) withDefaults() Plan {
@@ -146,6 +161,9 @@ func (p Plan) validate() error {
 func (j *Job) validate() error {
 	if j.Options != nil && j.Options.Events.RoleChanged != nil {
 		return errors.New("Job.Options.Events.RoleChanged is set")
+	}
+	if j.LocalReads < 0 || j.LocalReads > 1 {
+		return fmt.Errorf("Job.LocalReads is %g, not from 0 to 1", j.LocalReads)
 	}
 	names := map[string]bool{}
 	for _, w := range j.Workloads {

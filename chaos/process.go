@@ -69,7 +69,7 @@ func (c *conductor) start(place int) error {
 	p := &process{place: place, n: c.started[place], state: Starting}
 	c.started[place]++
 	text, err := json.Marshal(orders{DB: c.db, Records: c.records, Place: place, N: p.n, Lanes: c.plan.Lanes,
-		Pause: c.plan.Pause, Timeout: c.plan.CallTimeout, Seed: c.plan.Seed})
+		Pause: c.plan.Pause, Timeout: c.plan.CallTimeout, Seed: c.plan.Seed, LocalReads: c.plan.readsLocally(place, p.n)})
 	if err != nil {
 		return err
 	}

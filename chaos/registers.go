@@ -18,7 +18,8 @@ import (
 // lanes, and has porcupine judge whether that was linearizable, each key by
 // itself. The keys change every second: so every history is short, which is what
 // the time of the judgement depends on, and calls without an answer, which may
-// take effect at any later time, weigh on few.
+// take effect at any later time, weigh on few. The first of several lanes of a
+// process only reads, so that somebody reads while writes have to wait.
 type Registers struct{}
 
 const (
@@ -68,7 +69,11 @@ func (Registers) Work(ctx context.Context, l *Lane) error {
 	if l.Rand.IntN(3) == 0 {
 		how = pebble.NoSync // no power is cut here, so it survives as well
 	}
-	switch draw := l.Rand.IntN(20); {
+	kinds := 20
+	if l.Index == 0 && l.Lanes > 1 {
+		kinds = 8 // reads
+	}
+	switch draw := l.Rand.IntN(kinds); {
 	case draw < 8:
 		return l.Do(ctx, Op{Name: opGet, Key: key}, func(ctx context.Context) (string, error) {
 			v, err := register(ctx, l.DB, k)

@@ -97,7 +97,8 @@ func (c *conductor) check(ctx context.Context) error {
 		return cmp.Or(cmp.Compare(a.Process, b.Process), cmp.Compare(a.From, b.From))
 	})
 	r.measure()
-	r.add(Verdict{Name: "processes", Detail: fmt.Sprintf("%d processes started; those that were not killed ended well", sum64(c.started)), Violations: c.broken})
+	r.add(Verdict{Name: "processes", Violations: c.broken,
+		Detail: fmt.Sprintf("%d processes started, %d of them with local reads; those that were not killed ended well", sum64(c.started), c.local())})
 	files, replicas := judgeFiles(c.db, r.Kills)
 	r.add(files)
 	r.add(judgeLeaks(h, c.ended))
@@ -173,6 +174,22 @@ func judgeCalls(h *history, spans []Span, p Plan) Verdict {
 	}
 	v.Detail = fmt.Sprintf("%d calls, none failed but by Close; the longest took %s", len(h.calls), since(longest))
 	return v
+}
+
+// local is how many processes were started that read from a replica of their own.
+func (c *conductor) local() int {
+	if c.plan.Job.options().LocalReads {
+		return sum64(c.started)
+	}
+	count := 0
+	for place, started := range c.started {
+		for n := range started {
+			if c.plan.readsLocally(place, n) {
+				count++
+			}
+		}
+	}
+	return count
 }
 
 func sum64(ns []int) int {

@@ -45,6 +45,7 @@ type Lane struct {
 	ID      string // no other lane of the run has it, nor one of a process that was started in place of this one
 	Process int    // place of the process, from 0; one that is started in place of another has the same
 	Index   int    // of the lane among those of the workload in the process, from 0
+	Lanes   int    // how many those are
 	State   any    // for the workload; nil in the beginning
 
 	workload string

@@ -1,0 +1,164 @@
+package chaos_test
+
+import (
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/pebbleparty/pebbleparty/chaos"
+)
+
+// mutationEnv names the promise that a program which was built with the tag
+// mutation breaks: see internal/mutant.
+const mutationEnv = "PEBBLEPARTY_MUTATION"
+
+// mutations are all there are but ackBeforeSync, and what finds each: plans that
+// hurt where it is weak, and the verdict of a check that is meant for it.
+var mutations = []struct {
+	name          string
+	job           string // of jobs; "" is Standard
+	plan          chaos.Plan
+	verdict, text string
+}{
+	{"forget-duplicates", "", chaos.Plan{Every: 250 * time.Millisecond, Faults: []chaos.FaultKind{chaos.KillLeader}},
+		"lists", "again under"},
+	{"resume-forward", "lists", chaos.Plan{Lanes: 4, Every: 150 * time.Millisecond, Pause: -1, Faults: []chaos.FaultKind{chaos.KillLeader, chaos.Resign}},
+		"lists", "a walk forward"},
+	{"resume-backward", "lists", chaos.Plan{Lanes: 4, Every: 150 * time.Millisecond, Pause: -1, Faults: []chaos.FaultKind{chaos.KillLeader, chaos.Resign}},
+		"lists", "a walk backward"},
+	{"skip-event", "lists", chaos.Plan{Lanes: 6, Pause: -1, Faults: []chaos.FaultKind{}},
+		"lists", "where the log has"},
+	{"deposed-leader", "", chaos.Plan{Every: 100 * time.Millisecond, Faults: []chaos.FaultKind{chaos.Resign, chaos.KillFollower}},
+		"registers", "not linearizable"},
+	{"lose-last-frame", "", chaos.Plan{Every: 250 * time.Millisecond, Pause: 20 * time.Millisecond, Faults: []chaos.FaultKind{chaos.KillLeader, chaos.KillAll}},
+		"lists", "not at all"},
+	{"stale-local-read", "", chaos.Plan{Faults: []chaos.FaultKind{}},
+		"registers", "not linearizable"},
+	{"split-batch", "", chaos.Plan{Faults: []chaos.FaultKind{}},
+		"bank", "not 16000"},
+	{"replay-loses-ops", "", chaos.Plan{Every: 250 * time.Millisecond, Faults: []chaos.FaultKind{chaos.KillLeader}},
+		"bank", "was acknowledged"},
+}
+
+// ackBeforeSync is seen only when power is cut: what a killed process wrote is in
+// the page cache. The crash test of the log finds it.
+const ackBeforeSync = "ack-before-sync"
+
+const (
+	mutationPiece  = 3 * time.Second // of work at a time
+	mutationPieces = 8               // at most; then it is not found
+)
+
+// buildMutated builds this test's program with the promises to break in it.
+func buildMutated(t *testing.T) (path string) {
+	t.Helper()
+	path = filepath.Join(t.TempDir(), "chaos.test")
+	out, err := exec.Command("go", "test", "-c", "-tags", "mutation", "-o", path, ".").CombinedOutput()
+	if errors.Is(err, exec.ErrNotFound) {
+		t.Skip("there is no go in PATH to build the broken programs with")
+	}
+	if err != nil {
+		t.Fatalf("build: %v\n%s", err, out)
+	}
+	return path
+}
+
+// mutated returns a way to start processes that break one promise; "" is none.
+func mutated(program, mutation, job string) func() (*exec.Cmd, error) {
+	return func() (*exec.Cmd, error) {
+		cmd := exec.Command(program)
+		cmd.Env = append(os.Environ(), mutationEnv+"="+mutation, jobEnv+"="+job)
+		return cmd, nil
+	}
+}
+
+// TestRun_FindsEveryMutation: whatever promise a process breaks, a plan of some
+// seconds finds it, and finds nothing where none is broken.
+func TestRun_FindsEveryMutation(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes a minute")
+	}
+	program := buildMutated(t)
+	known(t, program)
+	for _, m := range mutations {
+		t.Run(m.name, func(t *testing.T) {
+			start := time.Now()
+			for piece := range mutationPieces {
+				p := m.plan
+				p.Seed, p.Duration, p.Dir = uint64(piece)+1, mutationPiece, t.TempDir()
+				p.Job, p.Command = jobs[m.job], mutated(program, m.name, m.job)
+				report, err := chaos.Run(t.Context(), p)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if text, ok := found(report, m.verdict, m.text); ok {
+					t.Logf("found within %s of work, %s with start and checks, seed %d: %s: %s", time.Duration(piece+1)*mutationPiece,
+						time.Since(start).Round(time.Millisecond), p.Seed, m.verdict, text)
+					return
+				}
+				t.Logf("seed %d: not found:\n%s", p.Seed, report.Summary())
+			}
+			t.Errorf("not found in %d runs", mutationPieces)
+		})
+	}
+	t.Run(ackBeforeSync, func(t *testing.T) {
+		start := time.Now()
+		test := exec.Command("go", "test", "-count=1", "-tags", "mutation", "-run", "^TestLog_SurvivesPowerCutAtEveryChange$", "../eventlog")
+		test.Env = append(os.Environ(), mutationEnv+"="+ackBeforeSync)
+		out, err := test.CombinedOutput()
+		var exit *exec.ExitError
+		if !errors.As(err, &exit) || !lost.Match(out) {
+			t.Fatalf("not found (%v):\n%s", err, out)
+		}
+		t.Logf("found within %s, building included: %s", time.Since(start).Round(time.Millisecond), lost.Find(out))
+	})
+	t.Run("none", func(t *testing.T) {
+		report, err := chaos.Run(t.Context(), chaos.Plan{Seed: 1, Duration: mutationPiece, Every: 250 * time.Millisecond, Dir: t.TempDir(), Command: mutated(program, "", "")})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !report.OK() {
+			t.Errorf("no promise is broken, and it finds:\n%s", report.Summary())
+		}
+	})
+}
+
+// lost is what the crash test of the log says of a durable entry that is not there.
+var lost = regexp.MustCompile(`(last is \d+|\d+ is missing), durable was \d+`)
+
+// known fails unless the table has the mutations that there are.
+func known(t *testing.T, program string) {
+	t.Helper()
+	cmd, _ := mutated(program, "?", "")()
+	out, _ := cmd.CombinedOutput()
+	_, list, _ := strings.Cut(strings.TrimSpace(string(out)), "there are: ")
+	names := []string{ackBeforeSync}
+	for _, m := range mutations {
+		names = append(names, m.name)
+	}
+	there := strings.Fields(list)
+	slices.Sort(names)
+	slices.Sort(there)
+	if !slices.Equal(names, there) {
+		t.Errorf("there are the mutations %q; those tried are %q", there, names)
+	}
+}
+
+// found looks for a violation.
+func found(r *chaos.Report, verdict, text string) (string, bool) {
+	for _, v := range r.Verdicts {
+		if v.Name != verdict {
+			continue
+		}
+		if i := slices.IndexFunc(v.Violations, func(s string) bool { return strings.Contains(s, text) }); i >= 0 {
+			return v.Violations[i], true
+		}
+	}
+	return "", false
+}
