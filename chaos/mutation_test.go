@@ -26,7 +26,7 @@ var mutations = []struct {
 	plan          chaos.Plan
 	verdict, text string
 }{
-	{"forget-duplicates", "", chaos.Plan{Every: 250 * time.Millisecond, Faults: []chaos.FaultKind{chaos.KillLeader}},
+	{"forget-duplicates", "lists", chaos.Plan{Pause: -1, Every: 250 * time.Millisecond, Faults: []chaos.FaultKind{chaos.KillLeader}},
 		"lists", "again under"},
 	{"resume-forward", "lists", chaos.Plan{Lanes: 4, Every: 150 * time.Millisecond, Pause: -1, Faults: []chaos.FaultKind{chaos.KillLeader, chaos.Resign}},
 		"lists", "a walk forward"},
@@ -36,7 +36,7 @@ var mutations = []struct {
 		"lists", "where the log has"},
 	{"deposed-leader", "", chaos.Plan{Every: 100 * time.Millisecond, Faults: []chaos.FaultKind{chaos.Resign, chaos.KillFollower}},
 		"registers", "not linearizable"},
-	{"lose-last-frame", "", chaos.Plan{Every: 250 * time.Millisecond, Pause: 20 * time.Millisecond, Faults: []chaos.FaultKind{chaos.KillLeader, chaos.KillAll}},
+	{"lose-last-frame", "lists", chaos.Plan{Every: 250 * time.Millisecond, Pause: 100 * time.Millisecond, Faults: []chaos.FaultKind{chaos.KillLeader, chaos.KillAll}},
 		"lists", "not at all"},
 	{"stale-local-read", "", chaos.Plan{Faults: []chaos.FaultKind{}},
 		"registers", "not linearizable"},
