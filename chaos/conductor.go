@@ -219,7 +219,7 @@ func (c *conductor) leader() *process {
 	return nil
 }
 
-// dismissAll has all processes close at once, but for one that is killed when the
+// dismissAll has all processes report their state and close, at once, but for one that is killed when the
 // others are gone, if the plan kills and there is one that follows: so there is a
 // replica at the end that nobody who was there has removed. It is stopped until
 // then, because it would lead.
@@ -238,13 +238,14 @@ func (c *conductor) dismissAll(ctx context.Context) error {
 	}
 	for _, p := range c.crew {
 		if p != last {
+			_ = p.do(command{Do: "state"}) // if it has ended that is known soon
 			p.dismiss()
 		}
 	}
 	closed := func() bool {
 		return !slices.ContainsFunc(slices.Collect(maps.Values(c.crew)), func(p *process) bool { return p != last })
 	}
-	if !c.await(ctx, c.closeLimit(), closed) {
+	if !c.await(ctx, c.plan.CallTimeout+c.closeLimit(), closed) { // the state may take a call's time
 		for _, p := range c.crew {
 			if p == last {
 				continue

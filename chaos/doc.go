@@ -20,12 +20,15 @@
 //   - Every acknowledged append is in the log once, under the sequence number
 //     that its writer was told; subscribers see all of them in order, without
 //     gap or repeat, over kills.
-//   - No call fails, and none returns later than its context ends.
+//   - No call fails, none returns later than its context ends, and none of a
+//     process that was killed was overdue then.
 //   - Processes end when they are asked to, with exit code 0, and have no goroutine,
 //     file descriptor, mapping or replica then that they had not before they
 //     opened the database (descriptors and mappings: on Linux).
 //   - The directory has in it at the end what the format lists, and nothing else:
 //     no socket, no endpoint. The next leader removes replicas of killed processes.
+//   - What every process has at the end, its own replica, and what the database
+//     has, is byte for byte what a replay of the log makes, if the log is whole.
 //   - party.Verify finds the database whole and what its log says.
 //
 // # Time

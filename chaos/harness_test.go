@@ -1,6 +1,7 @@
 package chaos_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -9,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"reflect"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -51,11 +53,48 @@ func (w own) Check(ctx context.Context, e *chaos.Evidence) chaos.Verdict {
 	return w.verdict
 }
 
+// kinds writes batches of all kinds of operations on a few keys.
+type kinds struct{ own }
+
+func (kinds) Work(ctx context.Context, l *chaos.Lane) error {
+	key := func() []byte { return []byte{'k', byte('a' + l.Rand.IntN(12))} }
+	var b pebble.Batch
+	for range 1 + l.Rand.IntN(4) {
+		var err error
+		switch l.Rand.IntN(6) {
+		case 0:
+			err = b.Delete(key(), nil)
+		case 1:
+			err = b.SingleDelete(key(), nil)
+		case 2:
+			low, high := key(), key()
+			if bytes.Compare(low, high) > 0 {
+				low, high = high, low
+			}
+			err = b.DeleteRange(low, high, nil)
+		case 3, 4:
+			err = b.Merge(key(), strconv.AppendInt(nil, l.Rand.Int64N(100), 10), nil)
+		default:
+			err = b.Set(key(), strconv.AppendInt(nil, l.Rand.Int64N(100), 10), nil)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return l.Do(ctx, chaos.Op{Name: "apply", Write: true}, func(ctx context.Context) (string, error) {
+		_, err := l.DB.Apply(ctx, &b, pebble.NoSync)
+		return "", err
+	})
+}
+
+func (kinds) Check(context.Context, *chaos.Evidence) chaos.Verdict { return chaos.Verdict{} }
+
 func jobOf(w own) *chaos.Job { return &chaos.Job{Workloads: []chaos.Workload{w}} }
 
 var jobs = map[string]*chaos.Job{
 	"good":     jobOf(own{}),
 	"lists":    {Options: chaos.StandardOptions(), Workloads: []chaos.Workload{chaos.Lists{}}},
+	"kinds":    {Options: chaos.StandardOptions(), LocalReads: 0.5, Workloads: []chaos.Workload{kinds{}}},
 	"violated": jobOf(own{verdict: chaos.Verdict{Violations: []string{"the check says so"}}}),
 	"exits": jobOf(own{spoil: func(_ context.Context, l *chaos.Lane) error {
 		if l.Process == 1 && l.ID == "own-1-0-0" {
@@ -236,6 +275,21 @@ func TestRun_OwnJob(t *testing.T) {
 	}
 	if _, err := os.Stat(path + ".json"); err != nil {
 		t.Error(err)
+	}
+}
+
+// Every replica has what the log says, whatever operations that has.
+func TestRun_ComparesStatesWithReplay(t *testing.T) {
+	p := plan(t, "kinds")
+	p.Processes, p.Duration, p.Every, p.Faults = 3, 2*time.Second, 200*time.Millisecond, []chaos.FaultKind{chaos.KillLeader, chaos.KillFollower}
+	report, got := run(t, p)
+	if got != "" {
+		t.Error(got)
+	}
+	for _, v := range report.Verdicts {
+		if v.Name == "state" && (!strings.HasPrefix(v.Detail, "3 replicas and the database") || v.Undecided != "") {
+			t.Errorf("it says %q %q", v.Detail, v.Undecided)
+		}
 	}
 }
 

@@ -178,9 +178,14 @@ func TestLists_JudgeWalks(t *testing.T) {
 func TestCalls_Judge(t *testing.T) {
 	p := chaos.Plan{CallTimeout: time.Second, Patience: time.Second}
 	late := []chaos.Call{call("a", "get", "k", "", "", 0, int64(5*time.Second))}
-	stopped := []chaos.Span{{State: chaos.Stopped, From: int64(time.Second), To: int64(9*time.Second) / 2}}
+	stopped := []chaos.Span{{PID: 1, State: chaos.Stopped, From: int64(time.Second), To: int64(9*time.Second) / 2}}
 	expect(t, chaos.JudgeCalls(late, nil, nil, p), "took 5s")
 	expect(t, chaos.JudgeCalls(late, nil, stopped, p), "")
+	hangs := []chaos.Call{call("a", "get", "k", "", "", 10, 0)}
+	life := []chaos.Span{{PID: 1, To: 5}, {PID: 2, From: 6, To: 8}, {PID: 2, From: 8, To: int64(3 * time.Second)}, {PID: 3, From: int64(4 * time.Second), To: int64(9 * time.Second)}}
+	expect(t, chaos.JudgeCalls(hangs, nil, life, p), "had no answer after 3s")
+	life[2].To = int64(time.Second)
+	expect(t, chaos.JudgeCalls(hangs, nil, life, p), "")
 	expect(t, chaos.JudgeCalls(nil, []string{"process 1: leader lost"}, nil, p), "leader lost")
 }
 

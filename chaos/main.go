@@ -38,7 +38,7 @@ type orders struct {
 // command is what a process is told while it works, a line of JSON on its
 // standard input. The end of the input has it close and end.
 type command struct {
-	Do    string `json:"do"` // "resign" or "reopen"
+	Do    string `json:"do"` // "resign", "reopen" or "state"
 	Times int    `json:"times,omitempty"`
 }
 
@@ -219,6 +219,13 @@ func (w *worker) obey(ctx context.Context, jobs *sync.WaitGroup) {
 		if err := json.Unmarshal(in.Bytes(), &c); err != nil {
 			w.out.trouble(&Lane{workload: "orders"}, err)
 			return
+		}
+		if c.Do == "state" {
+			// The handle closes only when that is done.
+			if err := w.reportState(ctx); err != nil {
+				w.out.trouble(&Lane{workload: stateWork}, err)
+			}
+			continue
 		}
 		jobs.Go(func() {
 			if err := w.do(ctx, c); err != nil && !w.closing.Load() {

@@ -43,7 +43,7 @@ var mutations = []struct {
 	{"split-batch", "", chaos.Plan{Faults: []chaos.FaultKind{}},
 		"bank", "not 16000"},
 	{"replay-loses-ops", "", chaos.Plan{Every: 250 * time.Millisecond, Faults: []chaos.FaultKind{chaos.KillLeader}},
-		"bank", "was acknowledged"},
+		"state", "the replica of process"},
 }
 
 // ackBeforeSync is seen only when power is cut: what a killed process wrote is in

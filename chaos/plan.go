@@ -167,8 +167,8 @@ func (j *Job) validate() error {
 	}
 	names := map[string]bool{}
 	for _, w := range j.Workloads {
-		if w.Name() == "" || names[w.Name()] {
-			return fmt.Errorf("two workloads have the name %q, or one has none", w.Name())
+		if w.Name() == "" || w.Name() == stateWork || names[w.Name()] {
+			return fmt.Errorf("two workloads have the name %q, or one has none, or that of a check", w.Name())
 		}
 		names[w.Name()] = true
 	}

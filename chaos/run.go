@@ -125,6 +125,8 @@ func (c *conductor) judge(ctx context.Context, h *history, replicas []string) er
 		c.report.add(Verdict{Name: "open", Violations: []string{err.Error()}})
 		return nil
 	}
+	// Before the checks of others, which may write.
+	c.report.add(c.judgeStates(ctx, db, h))
 	for _, w := range c.plan.Job.Workloads {
 		e := &Evidence{DB: db, Dir: c.db, Notes: h.notes[w.Name()], Now: c.now, Attach: func(name string) (io.WriteCloser, error) {
 			return &attachment{name: name, to: c.report.attachments}, nil
@@ -146,7 +148,8 @@ func (c *conductor) judge(ctx context.Context, h *history, replicas []string) er
 }
 
 // judgeCalls looks at what is the same for all workloads: errors, and calls that
-// return too late. A process does not see time pass while it is stopped.
+// return too late, or had not returned when it was too late and their process
+// ended. A process does not see time pass while it is stopped.
 func judgeCalls(h *history, spans []Span, p Plan) Verdict {
 	v := Verdict{Name: "calls"}
 	for _, t := range h.trouble {
@@ -160,20 +163,39 @@ func judgeCalls(h *history, spans []Span, p Plan) Verdict {
 	}
 	var longest int64
 	for _, c := range h.calls {
+		end, how := c.End, "took"
 		if !c.Answered() {
-			continue
+			end, how = endOf(spans, c), "had no answer after"
 		}
-		took := c.End - c.Start
+		took := end - c.Start
 		for _, s := range stopped[c.Process] {
-			took -= max(0, min(s.To, c.End)-max(s.From, c.Start))
+			took -= max(0, min(s.To, end)-max(s.From, c.Start))
 		}
-		longest = max(longest, took)
+		if c.Answered() {
+			longest = max(longest, took)
+		}
 		if limit := int64(p.CallTimeout + p.Patience); took > limit {
-			v.violate(fmt.Sprintf("%s %s by process %d at %s took %s", c.Name, c.Key, c.Process, since(c.Start), since(took)))
+			v.violate(fmt.Sprintf("%s %s by process %d at %s %s %s", c.Name, c.Key, c.Process, since(c.Start), how, since(took)))
 		}
 	}
 	v.Detail = fmt.Sprintf("%d calls, none failed but by Close; the longest took %s", len(h.calls), since(longest))
 	return v
+}
+
+// endOf returns when the process that made a call ended.
+func endOf(spans []Span, c Call) (end int64) {
+	pid := 0
+	for _, s := range spans {
+		if s.Process == c.Process && s.From <= c.Start {
+			pid = s.PID // of the last that began before the call: those of one place do not overlap
+		}
+	}
+	for _, s := range spans {
+		if s.Process == c.Process && s.PID == pid {
+			end = max(end, s.To)
+		}
+	}
+	return end
 }
 
 // local is how many processes were started that read from a replica of their own.
