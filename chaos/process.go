@@ -146,8 +146,9 @@ func (p *process) hear(s said, at int64) {
 }
 
 func (p *process) kill() error {
-	p.killed = true
-	return p.cmd.Process.Kill()
+	err := p.cmd.Process.Kill()
+	p.killed = err == nil // else it has ended by itself, which is news that is still to come
+	return err
 }
 
 // stop stops the process until resume.
