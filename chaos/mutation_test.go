@@ -40,6 +40,8 @@ var mutations = []struct {
 		"lists", "not at all"},
 	{"stale-local-read", "", chaos.Plan{Faults: []chaos.FaultKind{}},
 		"registers", "not linearizable"},
+	{"late-word", "", chaos.Plan{Faults: []chaos.FaultKind{}},
+		"registers", "not linearizable"},
 	{"split-batch", "", chaos.Plan{Faults: []chaos.FaultKind{}},
 		"bank", "not 16000"},
 	{"replay-loses-ops", "", chaos.Plan{Every: 250 * time.Millisecond, Faults: []chaos.FaultKind{chaos.KillLeader}},

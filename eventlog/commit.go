@@ -14,6 +14,8 @@ import (
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/edsrzf/mmap-go"
+
+	"github.com/pebbleparty/pebbleparty/internal/mutant"
 )
 
 const (
@@ -194,6 +196,10 @@ func (c *Commit) SetTerm(v uint64) {
 
 // SetCommitted sets up to where the log is committed, after those entries are written and before anybody is told.
 func (c *Commit) SetCommitted(v uint64) {
+	if mutant.LateWord {
+		c.setLate(v)
+		return
+	}
 	c.store(func(w *commitWords) *atomic.Uint64 { return w.committed }, v)
 }
 

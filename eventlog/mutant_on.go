@@ -2,6 +2,11 @@
 
 package eventlog
 
+import (
+	"sync/atomic"
+	"time"
+)
+
 // loseLastFrame wipes the last frame of the segment if it is an entry, and what
 // is known of its durability.
 func (l *Log) loseLastFrame(s *segment) {
@@ -22,4 +27,13 @@ func (l *Log) loseLastFrame(s *segment) {
 		panic(err)
 	}
 	l.o.DurableHint = min(l.o.DurableHint, last.seq-1)
+}
+
+// setLate sets what is committed after a millisecond.
+func (c *Commit) setLate(v uint64) {
+	time.AfterFunc(time.Millisecond, func() {
+		if v > c.Committed() { // timers may overtake each other; by so little it does not matter
+			c.store(func(w *commitWords) *atomic.Uint64 { return w.committed }, v)
+		}
+	})
 }

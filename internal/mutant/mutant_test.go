@@ -10,7 +10,7 @@ import (
 
 // That this compiles shows that they are constants, of which nothing is left.
 const some = mutant.AckBeforeSync || mutant.ForgetDuplicates || mutant.ResumeForward || mutant.ResumeBackward ||
-	mutant.SkipEvent || mutant.DeposedLeader || mutant.LoseLastFrame || mutant.StaleLocalRead || mutant.SplitBatch ||
+	mutant.SkipEvent || mutant.DeposedLeader || mutant.LoseLastFrame || mutant.LateWord || mutant.StaleLocalRead || mutant.SplitBatch ||
 	mutant.ReplayLosesOps
 
 func TestMutant_NothingIsBrokenWithoutTheTag(t *testing.T) {

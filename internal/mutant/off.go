@@ -22,6 +22,9 @@ const (
 	DeposedLeader = false
 	// LoseLastFrame: recovery takes the last entry of the log for a torn tail.
 	LoseLastFrame = false
+	// LateWord: the commit word advances a millisecond late, after writes that it
+	// should count were acknowledged.
+	LateWord = false
 	// StaleLocalRead: a local read answers before the replica has caught up.
 	StaleLocalRead = false
 	// SplitBatch: the first operation of a batch becomes visible before the others.

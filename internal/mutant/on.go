@@ -20,6 +20,7 @@ var (
 	SkipEvent        = chosen("skip-event")
 	DeposedLeader    = chosen("deposed-leader")
 	LoseLastFrame    = chosen("lose-last-frame")
+	LateWord         = chosen("late-word")
 	StaleLocalRead   = chosen("stale-local-read")
 	SplitBatch       = chosen("split-batch")
 	ReplayLosesOps   = chosen("replay-loses-ops")
