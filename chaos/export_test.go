@@ -15,6 +15,8 @@ var (
 	RecordName  = recordName
 )
 
+func ReadsLocally(p Plan, place, n int) bool { return p.readsLocally(place, n) }
+
 type Seen = seen
 
 func NewSeen(seq uint64, keys string) Seen { return seen{seq: seq, keys: keys} }

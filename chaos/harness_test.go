@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"math"
 	"net"
 	"os"
 	"os/exec"
@@ -89,6 +90,14 @@ func (kinds) Work(ctx context.Context, l *chaos.Lane) error {
 
 func (kinds) Check(context.Context, *chaos.Evidence) chaos.Verdict { return chaos.Verdict{} }
 
+// named is a workload of any name.
+type named struct{ name string }
+
+func (n named) Name() string                                       { return n.name }
+func (named) Prepare(context.Context, *party.DB) error             { return nil }
+func (named) Work(context.Context, *chaos.Lane) error              { return nil }
+func (named) Check(context.Context, *chaos.Evidence) chaos.Verdict { return chaos.Verdict{} }
+
 func jobOf(w own) *chaos.Job { return &chaos.Job{Workloads: []chaos.Workload{w}} }
 
 var jobs = map[string]*chaos.Job{
@@ -143,6 +152,13 @@ var jobs = map[string]*chaos.Job{
 			os.WriteFile(filepath.Join(dirOf(), "endpoint.new"), nil, 0o600),
 			os.WriteFile(filepath.Join(dirOf(), "..", "000001.sst.tmp"), nil, 0o600))
 	}),
+	// Every process fails as it closes.
+	"closes badly": jobOf(own{spoil: func(ctx context.Context, l *chaos.Lane) error {
+		if _, err := l.DB.Get(ctx, []byte("own")); errors.Is(err, party.ErrClosed) {
+			os.Exit(3)
+		}
+		return nil
+	}}),
 	"counter": {Options: chaos.StandardOptions(), Workloads: []chaos.Workload{Counter{}}},
 	"deaf":    jobOf(own{spoil: func(context.Context, *chaos.Lane) error { select {} }}),
 }
@@ -251,6 +267,24 @@ func TestRun_FindsProcessThatDoesNotClose(t *testing.T) {
 	}
 }
 
+// A place has one process at a time, however they end.
+func TestRun_OneProcessInAPlace(t *testing.T) {
+	p := plan(t, "closes badly")
+	p.Pause = -1 // so that a call is under way when a handle closes
+	p.Duration, p.Every, p.Faults = 3*time.Second, 200*time.Millisecond, []chaos.FaultKind{chaos.CloseLeader, chaos.CloseFollower}
+	report, got := run(t, p)
+	if !strings.Contains(got, "exit status 3") || strings.Contains(got, "nobody leads") {
+		t.Errorf("violations %q", got)
+	}
+	last := map[int]chaos.Span{}
+	for _, s := range report.Spans { // by place, in the order of their beginnings
+		if before, ok := last[s.Process]; ok && s.From < before.To {
+			t.Errorf("place %d had the process %d until %d and another, %d, from %d on", s.Process, before.PID, before.To, s.PID, s.From)
+		}
+		last[s.Process] = s
+	}
+}
+
 // Faults that are done to a user's own processes, and a report that is written.
 func TestRun_OwnJob(t *testing.T) {
 	p := plan(t, "good")
@@ -308,6 +342,8 @@ func TestPlan_Refused(t *testing.T) {
 		"no lanes":      {Lanes: -1},
 		"unknown fault": {Faults: []chaos.FaultKind{"earthquake"}},
 		"negative":      {Duration: -1},
+		"local reads":   {Job: &chaos.Job{LocalReads: 1.5}},
+		"name of ours":  {Job: &chaos.Job{Workloads: []chaos.Workload{named{"state"}}}},
 		"same names":    {Job: &chaos.Job{Workloads: []chaos.Workload{own{}, own{}}}},
 		"events":        {Job: &chaos.Job{Options: &party.Options{Events: party.Events{RoleChanged: func(party.RoleChange) {}}}}},
 	} {
@@ -334,5 +370,26 @@ func TestPlan_SeedFixesSchedule(t *testing.T) {
 	p.Seed = 8
 	if reflect.DeepEqual(first, p.Schedule()) {
 		t.Error("another seed gives the same schedule")
+	}
+}
+
+// Of the processes that live at the same time about the share asked for reads
+// locally, for whatever seed.
+func TestPlan_LocalReads(t *testing.T) {
+	for _, share := range []float64{0, 0.25, 0.5, 1} {
+		for seed := range uint64(50) {
+			p := chaos.Plan{Seed: seed, Processes: 8, Job: &chaos.Job{LocalReads: share}}
+			for n := range 10 {
+				local := 0
+				for place := range p.Processes {
+					if chaos.ReadsLocally(p, place, n) {
+						local++
+					}
+				}
+				if want := share * 8; math.Abs(float64(local)-want) > 1.5 || share == 0 && local > 0 || share == 1 && local < 8 {
+					t.Errorf("seed %d, share %g: %d of 8 processes read locally", seed, share, local)
+				}
+			}
+		}
 	}
 }
