@@ -153,9 +153,6 @@ func (c *conductor) startDue() {
 	}
 	var later []restart
 	for _, r := range c.due {
-		if c.crew[r.place] != nil {
-			continue // one that ended in a way that it should not is replaced by whoever sees it first
-		}
 		if time.Now().Before(r.at) || c.dying(r.place) {
 			later = append(later, r)
 			continue

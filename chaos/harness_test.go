@@ -267,21 +267,20 @@ func TestRun_FindsProcessThatDoesNotClose(t *testing.T) {
 	}
 }
 
-// A place has one process at a time, however they end.
+// A place has one process at a time, however they end: one more would go on when
+// all are told to close, and leave behind what it needs.
 func TestRun_OneProcessInAPlace(t *testing.T) {
 	p := plan(t, "closes badly")
 	p.Pause = -1 // so that a call is under way when a handle closes
 	p.Duration, p.Every, p.Faults = 3*time.Second, 200*time.Millisecond, []chaos.FaultKind{chaos.CloseLeader, chaos.CloseFollower}
-	report, got := run(t, p)
-	if !strings.Contains(got, "exit status 3") || strings.Contains(got, "nobody leads") {
-		t.Errorf("violations %q", got)
+	_, got := run(t, p)
+	if !strings.Contains(got, "exit status 3") {
+		t.Error("no process failed as it closed, so nothing was tested")
 	}
-	last := map[int]chaos.Span{}
-	for _, s := range report.Spans { // by place, in the order of their beginnings
-		if before, ok := last[s.Process]; ok && s.From < before.To {
-			t.Errorf("place %d had the process %d until %d and another, %d, from %d on", s.Process, before.PID, before.To, s.PID, s.From)
+	for line := range strings.Lines(got) {
+		if !strings.Contains(line, "exit status 3") {
+			t.Errorf("besides: %s", line)
 		}
-		last[s.Process] = s
 	}
 }
 
