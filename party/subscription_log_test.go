@@ -259,6 +259,7 @@ func TestSubscription_HasSeenWhatIsLost(t *testing.T) {
 	}
 	_, err := s.Next(within(t))
 	want(t, err, party.ErrTruncated)
+	must(t, db.Close()) // while somebody else has room to complete the state
 }
 
 // Damage is reported with its place.

@@ -216,7 +216,7 @@ func TestDecoders_TinyMessagesTakeLittle(t *testing.T) {
 		head   int // fixed bytes and numbers in front of the count
 		decode func(b []byte) error
 	}{
-		"hello":       {17, func(b []byte) error { return new(helloRequest).decode(b) }},
+		"hello":       {1, func(b []byte) error { return new(helloRequest).decode(b) }},
 		"write":       {19, func(b []byte) error { return new(writeRequest).decode(b) }},
 		"keys":        {1, func(b []byte) error { _, _, err := decodeKeys(b); return err }},
 		"values":      {1, func(b []byte) error { _, _, err := decodeValues(b); return err }},
