@@ -27,7 +27,8 @@ var ErrFenced = errors.New("apply: this process no longer leads; its Pebble may 
 //   - A fence. After Abandon no write reaches the disk, whatever goroutine of a
 //     broken Pebble still runs.
 //
-// And it keeps a failover short: see settling.
+// And it keeps a failover short, see settling, and Pebble's own log empty, see
+// emptyFile.
 type guardFS struct {
 	vfs.FS
 	settling *settling
@@ -109,6 +110,9 @@ func (g *guardFS) pause() bool {
 	}
 }
 
+// isWAL tells a file of Pebble's own log. The event log does not come by here.
+func isWAL(name string) bool { return strings.HasSuffix(name, ".log") }
+
 func isTable(name string) bool {
 	return strings.HasSuffix(name, ".sst") || strings.HasSuffix(name, ".blob")
 }
@@ -171,6 +175,9 @@ func (g *guardFS) Create(name string, c vfs.DiskWriteCategory) (vfs.File, error)
 	if err != nil {
 		return nil, err
 	}
+	if isWAL(name) {
+		return emptyFile{f}, nil
+	}
 	return &guardFile{File: f, fs: g, name: name, category: c}, nil
 }
 
@@ -185,6 +192,20 @@ func (g *guardFS) create(name string, c vfs.DiskWriteCategory) (f vfs.File, err 
 	})
 	return f, g.note(c, err)
 }
+
+// emptyFile is a file of Pebble's own log. With the log off, all that Pebble writes
+// to it is a mark that it ends. Half of the mark, as a full disk or a power cut may
+// leave it, would be worse than none: Pebble takes it in the newest file only, and
+// a crash before the manifest of the next leader is in force leaves a newer one.
+// Empty, the file is whole.
+type emptyFile struct{ vfs.File }
+
+func (emptyFile) Write(p []byte) (int, error)            { return len(p), nil }
+func (emptyFile) WriteAt(p []byte, _ int64) (int, error) { return len(p), nil }
+func (emptyFile) Preallocate(int64, int64) error         { return nil }
+func (emptyFile) Sync() error                            { return nil }
+func (emptyFile) SyncData() error                        { return nil }
+func (emptyFile) SyncTo(int64) (bool, error)             { return false, nil }
 
 // markerFile stands for a marker, which Pebble creates and closes.
 type markerFile struct{ vfs.File }
