@@ -164,6 +164,11 @@ func (g *guardFS) Create(name string, c vfs.DiskWriteCategory) (vfs.File, error)
 		// The name is all there is to a marker: creating it brings what it names
 		// into force.
 		return markerFile{}, g.settling.do(func() error {
+			// Pebble syncs the folder once, behind both: a power cut before that
+			// could leave the name of the marker, and not of what it names.
+			if err := g.syncFolder(g.FS.PathDir(name)); err != nil {
+				return err
+			}
 			f, err := g.create(name, c)
 			if err != nil {
 				return err
@@ -184,6 +189,17 @@ func (g *guardFS) Create(name string, c vfs.DiskWriteCategory) (vfs.File, error)
 // park ends a flush or a compaction of a Pebble that was abandoned: it does not
 // return. After an error Pebble would begin the flush again, at once and for ever.
 func (g *guardFS) park() { select {} }
+
+// syncFolder makes the names in a folder durable.
+func (g *guardFS) syncFolder(name string) error {
+	return g.do(name, func() error {
+		d, err := g.FS.OpenDir(name)
+		if err != nil {
+			return err
+		}
+		return errors.Join(d.Sync(), d.Close())
+	})
+}
 
 func (g *guardFS) create(name string, c vfs.DiskWriteCategory) (f vfs.File, err error) {
 	err = g.retry(name, func() (err error) {
