@@ -151,7 +151,7 @@ func judgeBank(calls []Call, receipts, accounts map[string]string) Verdict {
 	for _, c := range calls {
 		switch {
 		case c.Name == "move":
-			moves[c.Key] = true
+			moves[c.Key] = !c.Refused
 			if got, ok := receipts[c.Key]; c.OK() && (!ok || got != c.Input) {
 				v.violate(fmt.Sprintf("%s was acknowledged at %s and its receipt says %q, not %q", c.Key, since(c.End), got, c.Input))
 			}
@@ -168,7 +168,7 @@ func judgeBank(calls []Call, receipts, accounts map[string]string) Verdict {
 	}
 	for _, key := range slices.Sorted(maps.Keys(receipts)) {
 		if !moves[key] {
-			v.violate(fmt.Sprintf("%s is there and nobody made it", key))
+			v.violate(fmt.Sprintf("%s is there and nobody made it, or it was refused", key))
 		}
 		var from, to, amount int
 		if _, err := fmt.Sscanf(receipts[key], "%d %d %d", &from, &to, &amount); err != nil || from < 0 || from >= bankAccounts || to < 0 || to >= bankAccounts {

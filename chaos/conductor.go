@@ -22,8 +22,12 @@ type conductor struct {
 	ending  []*process       // killed, and their end has not come yet; others may have their places
 	started []int            // how many processes each place has had
 	due     []restart
-	halted  bool // nothing is started
-	ended   int  // processes that ended as they were told to
+	halted  bool     // nothing is started
+	trap    *trap    // of those that are started
+	platter *platter // nil: no power is cut
+	older   []byte   // the commit word as it was at the time of a fault before
+	cuts    []int64  // when the power was cut
+	ended   int      // processes that ended as they were told to
 	news    chan news
 	broken  []string // violations that are no workload's business
 	failed  error    // ends the run: it is the harness that fails
@@ -67,7 +71,7 @@ func (c *conductor) play(ctx context.Context) error {
 	}
 	free := time.Duration(0) // faults that took long are not followed by a heap of those that had to wait
 	for _, f := range c.plan.Schedule() {
-		if free > c.plan.Duration-c.plan.Every/2 {
+		if c.plan.Script == nil && free > c.plan.Duration-c.plan.Every/2 {
 			break
 		}
 		c.await(ctx, max(f.At, free)-time.Duration(c.now()), nil)
@@ -75,6 +79,10 @@ func (c *conductor) play(ctx context.Context) error {
 			return err
 		}
 		c.inflict(ctx, f)
+		if f.Kind.ofAll() && f.Pick >= hasty {
+			// Or there would be nothing that the next one could take.
+			c.await(ctx, settle, func() bool { return c.leader() != nil })
+		}
 		free = time.Duration(c.now()) + c.plan.Every/4
 	}
 	c.await(ctx, c.plan.Duration-time.Duration(c.now()), nil)
@@ -87,6 +95,10 @@ func (c *conductor) play(ctx context.Context) error {
 	}
 	return c.stopReason(ctx)
 }
+
+// hasty is how many of the faults that kill all are followed by the next one even
+// if nobody leads yet.
+const hasty = 0.25
 
 func (c *conductor) stopReason(ctx context.Context) error {
 	if c.failed != nil {
@@ -166,6 +178,14 @@ func (c *conductor) startDue() {
 // from whoever ended it.
 func (c *conductor) take(n news) {
 	p := n.by
+	switch {
+	case n.said.Failed != "":
+		p.failedSyncs[n.said.Failed]++
+		return
+	case n.said.Caught:
+		p.caught = true
+		return
+	}
 	if !n.ended {
 		p.hear(n.said, n.said.At-c.origin)
 		return

@@ -2,6 +2,7 @@ package chaos_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -27,4 +28,24 @@ func ExampleRun() {
 
 	// Output:
 	// all promises held: true
+}
+
+// A schedule that failed is run with fewer and fewer faults.
+func ExampleShrink() {
+	chaos.Main(nil)
+
+	plan := chaos.Plan{Seed: 42, Duration: 2 * time.Second, Faults: []chaos.FaultKind{chaos.KillLeader}}
+	small, err := chaos.Shrink(context.Background(), plan, 20)
+	if errors.Is(err, chaos.ErrNotShrunk) {
+		fmt.Println("it does not fail")
+		return
+	}
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	fmt.Println("it takes", small.Plan.Script)
+
+	// Output:
+	// it does not fail
 }

@@ -2,7 +2,12 @@ package chaos
 
 import (
 	"io"
+	"maps"
+	"math/rand/v2"
+	"slices"
 	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
 // For the tests of what judges and of what reads records.
@@ -53,7 +58,7 @@ func JudgeRegistersWith(calls []Call) (Verdict, map[string][]byte) {
 }
 
 func JudgeCalls(calls []Call, trouble []string, spans []Span, p Plan) Verdict {
-	return judgeCalls(&history{calls: calls, trouble: trouble}, spans, p)
+	return judgeCalls(&history{calls: calls, trouble: trouble}, spans, nil, p)
 }
 
 // DecodeRecord is what a process recorded, as calls.
@@ -87,4 +92,81 @@ func Measured(r *Report, calls []Call, attachments map[string][]byte) *Report {
 // Described tells whether the report has words for a kind of fault.
 func Described(kind FaultKind) bool {
 	return descriptions[kind].class != "" && descriptions[kind].text != ""
+}
+
+// Extents is extents with names to call it by.
+type Extents extents
+
+func (s Extents) Add(from, to int64) Extents { return Extents(extents(s).add(extent{from, to})) }
+func (s Extents) Without(t Extents) Extents  { return Extents(extents(s).without(extents(t))) }
+func (s Extents) Has(at int64) bool          { return extents(s).has(at) }
+
+var JudgeTail = judgeTail
+
+// JudgeRegistersWithCuts is JudgeRegisters when the power was cut.
+func JudgeRegistersWithCuts(calls []Call, cuts ...int64) Verdict {
+	return judgeRegisters(calls, &Evidence{Cuts: cuts, Attach: func(string) (io.WriteCloser, error) {
+		return &attachment{to: map[string][]byte{}}, nil
+	}}, time.Minute)
+}
+
+// JudgeFailedCall judges one call that failed for a fault of the disk.
+func JudgeFailedCall(c Call, faults ...Done) Verdict {
+	c.Err, c.excused = "disk full", true
+	return judgeCalls(&history{calls: []Call{c}}, nil, faults, Plan{}.withDefaults())
+}
+
+// Disk is the file system of a process, with its platter.
+type Disk struct{ *disk }
+
+// NewDisk returns the disk of a new process on db, whose platter is in dir.
+func NewDisk(db, dir string) Disk { return Disk{newDisk(vfs.Default, db, newPlatter(dir, db), 1)} }
+
+// Hold has the platter hold all that is there.
+func (d Disk) Hold() error { return d.platter.hold() }
+
+// Cut cuts the power.
+func (d Disk) Cut(seed uint64) error {
+	_, err := d.platter.cut(rand.New(rand.NewPCG(seed, 0)))
+	return err
+}
+
+// Fill, FailSyncs, Break and Heal say what ails it.
+func (d Disk) Fill()      { d.ail(&ailment{Full: true}) }
+func (d Disk) FailSyncs() { d.ail(&ailment{Syncs: syncsOfAll}) }
+func (d Disk) Break()     { d.ail(&ailment{Short: true}) }
+func (d Disk) Heal()      { d.ail(nil) }
+
+// ErrInjected is what files fail with.
+var ErrInjected = errInjected
+
+// ShrinkBy is shrink with runs that cannot go wrong.
+func ShrinkBy(faults []Fault, fails func([]Fault) bool) (smallest []Fault, runs int) {
+	smallest = faults
+	_ = shrink(faults, func(part []Fault) (bool, error) {
+		runs++
+		if fails(part) {
+			smallest = part
+			return true, nil
+		}
+		return false, nil
+	})
+	return smallest, runs
+}
+
+// LogFrames are the offsets and sequence numbers of the frames of a segment.
+func LogFrames(b []byte) (at []int, seqs []uint64) {
+	for _, f := range logFrames(b) {
+		at, seqs = append(at, f.at), append(seqs, f.seq)
+	}
+	return at, seqs
+}
+
+// Durable are the names that the folder of the database has on the disk.
+func (d Disk) Durable() []string {
+	durable, err := d.platter.durable(0)
+	if err != nil {
+		panic(err)
+	}
+	return slices.Sorted(maps.Keys(durable))
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"math"
 	"net"
@@ -11,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -160,7 +162,21 @@ var jobs = map[string]*chaos.Job{
 		return nil
 	}}),
 	"counter": {Options: chaos.StandardOptions(), Workloads: []chaos.Workload{Counter{}}},
-	"deaf":    jobOf(own{spoil: func(context.Context, *chaos.Lane) error { select {} }}),
+	// A write that is said to be synced, and is not.
+	"unsynced": {Workloads: []chaos.Workload{liar{}}},
+	"deaf":     jobOf(own{spoil: func(context.Context, *chaos.Lane) error { select {} }}),
+}
+
+// liar has acknowledged writes that a power cut can take.
+type liar struct{ chaos.Tail }
+
+func (liar) Work(ctx context.Context, l *chaos.Lane) error {
+	n, _ := l.State.(int)
+	l.State = n + 1
+	key := fmt.Sprintf("tail/%s/%d", l.ID, n)
+	return l.Do(ctx, chaos.Op{Name: "write", Key: key, Write: true}, func(ctx context.Context) (string, error) {
+		return "", l.DB.Set(ctx, []byte(key), nil, pebble.NoSync)
+	})
 }
 
 // once is a job that does something once in the process 0, as its first write.
@@ -281,6 +297,18 @@ func TestRun_OneProcessInAPlace(t *testing.T) {
 		if !strings.Contains(line, "exit status 3") {
 			t.Errorf("besides: %s", line)
 		}
+	}
+}
+
+// That a write is acknowledged before it is on the disk shows when the power is cut.
+func TestRun_FindsWritesThatWereNotSynced(t *testing.T) {
+	if !slices.Contains(chaos.AllFaults(), chaos.PowerCut) {
+		t.Skip("no power can be cut on this system")
+	}
+	p := plan(t, "unsynced")
+	p.Duration, p.Every, p.Faults = 3*time.Second, 250*time.Millisecond, []chaos.FaultKind{chaos.PowerCut}
+	if _, got := run(t, p); !strings.Contains(got, "it was synced") {
+		t.Errorf("violations %q", got)
 	}
 }
 

@@ -38,6 +38,7 @@ func (c *conductor) inflict(ctx context.Context, f Fault) {
 	d := &Done{Kind: f.Kind, Process: -1}
 	victim, err := c.victim(ctx, f)
 	d.At = c.now()
+	c.noteCommitWord(f)
 	if err == nil {
 		if victim != nil {
 			d.Process, d.PID = victim.place, victim.pid
@@ -64,9 +65,9 @@ func whom(d Done) string {
 // victim returns the process that a fault is for, nil if it is for all.
 func (c *conductor) victim(ctx context.Context, f Fault) (*process, error) {
 	switch f.Kind {
-	case KillAll, KillReplay, TornTail:
+	case KillAll, KillReplay, TornTail, BitFlip, DiskFull, PowerCut:
 		return nil, nil
-	case KillLeader, StopLeader, CloseLeader, Resign, RemoveSocket, RemoveEndpoint:
+	case KillLeader, StopLeader, CloseLeader, Resign, RemoveSocket, RemoveEndpoint, SyncError, ShortWrite, KillCheckpoint:
 		if !c.await(ctx, settle, func() bool { return c.leader() != nil }) {
 			c.violate("nobody leads %s before %s", settle, f.Kind)
 			return nil, errNoVictim
@@ -74,7 +75,7 @@ func (c *conductor) victim(ctx context.Context, f Fault) (*process, error) {
 		return c.leader(), nil
 	default:
 		living := c.living()
-		if f.Kind != Reopen {
+		if f.Kind != Reopen && f.Kind != NoFiles {
 			living = slices.DeleteFunc(living, func(p *process) bool { return p.state == Leading })
 		}
 		if len(living) == 0 {
@@ -105,7 +106,17 @@ func (c *conductor) do(ctx context.Context, f Fault, p *process, d *Done) error 
 		return c.removeFile(f.Kind)
 	case KillStart:
 		return c.killStart(ctx, f, p)
-	case KillAll, KillReplay, TornTail:
+	case DiskFull:
+		return c.fillDisk(ctx, f)
+	case SyncError:
+		return c.failSyncs(ctx, f, p, d)
+	case ShortWrite:
+		return c.failWrites(ctx, f, p)
+	case KillCheckpoint:
+		return c.killCheckpoint(ctx, f, p, d)
+	case NoFiles:
+		return c.starve(ctx, f, p)
+	case KillAll, KillReplay, TornTail, BitFlip, PowerCut:
 		return c.killAll(ctx, f, d)
 	default:
 		return fmt.Errorf("fault %q is unknown", f.Kind)
@@ -164,15 +175,18 @@ func (c *conductor) killAll(ctx context.Context, f Fault, d *Done) error {
 	}
 	for i := range rounds {
 		if i > 0 {
-			c.await(ctx, f.For, nil)
+			c.awaitReplay(ctx, f)
 		}
 		err := c.killEveryone(ctx)
-		if err == nil && f.Kind == TornTail {
-			d.Note, err = tearTail(filepath.Join(c.db, "party", "log"), f.Pick)
+		if err == nil {
+			d.Note, err = c.whileDead(ctx, f)
 		}
 		if err != nil {
 			c.failed = err // it is no longer known who is there
 			return err
+		}
+		if i < rounds-1 {
+			c.trapReplay(f, i+1)
 		}
 		c.due, c.halted = nil, false
 		for place := range c.plan.Processes {
@@ -180,6 +194,20 @@ func (c *conductor) killAll(ctx context.Context, f Fault, d *Done) error {
 		}
 	}
 	return nil
+}
+
+// whileDead does what is to be done to the files when no process is left, and says
+// what that was.
+func (c *conductor) whileDead(ctx context.Context, f Fault) (string, error) {
+	switch f.Kind {
+	case TornTail:
+		return tearTail(filepath.Join(c.db, "party", "log"), f.Pick)
+	case BitFlip:
+		return c.flipBit(ctx, f)
+	case PowerCut:
+		return c.cutPower(f)
+	}
+	return "", nil
 }
 
 // killEveryone returns when no process is left: the kernel has closed its files.

@@ -221,3 +221,78 @@ func TestReport_DescribesFaults(t *testing.T) {
 		}
 	}
 }
+
+// A power cut takes writes that were not synced, back to the last that was.
+func TestRegisters_JudgePowerCuts(t *testing.T) {
+	unsynced := func(c chaos.Call) chaos.Call { c.Unsynced = true; return c }
+	set := func(v string, at int64) chaos.Call { return call("a", "set", "k", v, "", at, at+1) }
+	get := func(v string, at int64) chaos.Call { return call("b", "get", "k", "", v, at, at+1) }
+	for _, tc := range []struct {
+		name  string
+		calls []chaos.Call
+		want  string
+	}{
+		{"not synced, lost", []chaos.Call{set("1", 1), unsynced(set("2", 3)), get("2", 5), get("1", 11)}, ""},
+		{"not synced, not lost", []chaos.Call{set("1", 1), unsynced(set("2", 3)), get("2", 11)}, ""},
+		{"synced, lost", []chaos.Call{set("1", 1), set("2", 3), get("1", 11)}, "not linearizable"},
+		{"synced by the next", []chaos.Call{unsynced(set("1", 1)), set("2", 3), get("1", 11)}, "not linearizable"},
+		{"lost without a cut", []chaos.Call{set("1", 1), unsynced(set("2", 3)), get("1", 5)}, "not linearizable"},
+		{"lost, then there again", []chaos.Call{set("1", 1), unsynced(set("2", 3)), get("1", 11), get("2", 13)}, "not linearizable"},
+		{"lost by the second cut", []chaos.Call{set("1", 1), unsynced(set("2", 3)), get("2", 11), get("1", 21)}, "not linearizable"},
+		{"back by two", []chaos.Call{set("1", 1), unsynced(set("2", 3)), unsynced(set("3", 5)), get("1", 11)}, ""},
+		{"a deletion lost", []chaos.Call{set("1", 1), unsynced(call("a", "delete", "k", "", "", 3, 4)), get("1", 11)}, ""},
+		{"swapped, lost", []chaos.Call{set("1", 1), unsynced(call("a", "cas", "k", "1\t2", "true", 3, 4)), get("1", 11)}, ""},
+		{"swapped on what is left", []chaos.Call{set("1", 1), unsynced(set("2", 3)), call("b", "cas", "k", "1\t4", "true", 11, 12), get("4", 13)}, ""},
+		{"not swapped, so not left", []chaos.Call{set("1", 1), unsynced(set("2", 3)), call("b", "cas", "k", "1\t4", "false", 11, 12), get("1", 13)}, "not linearizable"},
+		{"a swap without an answer on either", []chaos.Call{
+			set("1", 1), unsynced(set("2", 3)), call("b", "cas", "k", "1\t4", "", 11, 0), get("4", 13)}, ""},
+		{"a refused write", []chaos.Call{{Op: set("1", 1).Op, Lane: "a", Start: 1, End: 2, Err: "disk full", Refused: true}, get("1", 3)}, "not linearizable"},
+	} {
+		t.Run(tc.name, func(t *testing.T) { expect(t, chaos.JudgeRegistersWithCuts(tc.calls, 10, 20), tc.want) })
+	}
+}
+
+func TestTail_Judge(t *testing.T) {
+	write := func(key string, start int64, unsynced bool) chaos.Call {
+		c := call("a", "write", key, "", "", start, start+1)
+		c.Unsynced = unsynced
+		return c
+	}
+	unanswered := write("3", 5, true)
+	unanswered.End = 0
+	calls := []chaos.Call{write("1", 1, true), write("2", 3, true), unanswered, write("4", 31, true)}
+	for _, tc := range []struct {
+		name  string
+		calls []chaos.Call
+		there []string
+		want  string
+	}{
+		{"all there", calls, []string{"1", "2", "3", "4"}, ""},
+		{"lost from the end", calls, []string{"1", "4"}, ""},
+		{"all lost", calls, []string{"4"}, ""},
+		{"lost from the middle", calls, []string{"2", "4"}, "2, which came later"},
+		{"lost before what nobody was told of", calls, []string{"1", "3", "4"}, "3, which came later"},
+		{"lost without a cut", calls, []string{"1", "2", "3"}, "no power was cut since"},
+		{"synced and lost", []chaos.Call{write("1", 1, false)}, nil, "it was synced"},
+		{"refused and there", []chaos.Call{{Op: chaos.Op{Key: "1"}, Start: 1, End: 2, Err: "disk full", Refused: true}}, []string{"1"}, "was refused"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			there := map[string]string{}
+			for _, key := range tc.there {
+				there[key] = "a"
+			}
+			expect(t, chaos.JudgeTail(tc.calls, []int64{10, 20}, there), tc.want)
+		})
+	}
+}
+
+// A call that fails for the disk needs a disk that failed.
+func TestCalls_JudgeRefused(t *testing.T) {
+	c := call("a", "set", "k", "1", "", int64(time.Second), int64(time.Second)+1)
+	full := chaos.Done{Kind: chaos.DiskFull, At: int64(time.Second) / 2, Until: int64(time.Second) * 3 / 4}
+	expect(t, chaos.JudgeFailedCall(c, full), "")
+	expect(t, chaos.JudgeFailedCall(c), "no disk did")
+	expect(t, chaos.JudgeFailedCall(c, chaos.Done{Kind: chaos.KillAll, At: full.At, Until: full.Until}), "no disk did")
+	c.Start, c.End = int64(time.Minute), int64(time.Minute)+1
+	expect(t, chaos.JudgeFailedCall(c, full), "no disk did")
+}

@@ -15,6 +15,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/cockroachdb/pebble/v2/vfs"
+
 	"github.com/pebbleparty/pebbleparty/party"
 )
 
@@ -32,19 +34,26 @@ type orders struct {
 	Timeout time.Duration `json:"timeout"`
 	Seed    uint64        `json:"seed"`
 
-	LocalReads bool `json:"localReads"` // besides what the job's options say
+	LocalReads bool   `json:"localReads"`        // besides what the job's options say
+	Platter    string `json:"platter,omitempty"` // folder; "": none is kept
+	Trap       *trap  `json:"trap,omitempty"`
 }
 
 // command is what a process is told while it works, a line of JSON on its
 // standard input. The end of the input has it close and end.
 type command struct {
-	Do    string `json:"do"` // "resign", "reopen" or "state"
-	Times int    `json:"times,omitempty"`
+	Do    string   `json:"do"` // see worker.do and worker.obey
+	Times int      `json:"times,omitempty"`
+	Trap  *trap    `json:"trap,omitempty"` // nil: none
+	Ails  *ailment `json:"ails,omitempty"` // nil: the disk is healthy
 }
 
 // said is what a process says, a line of JSON on its standard output: a change of
-// role.
+// role, that a sync was made to fail, or that it is in the trap.
 type said struct {
+	Caught bool   `json:"caught,omitempty"`
+	Failed string `json:"failed,omitempty"` // of which files, see ailment.Syncs
+
 	At     int64  `json:"at"`
 	Role   string `json:"role"`
 	Term   uint64 `json:"term"`
@@ -76,6 +85,7 @@ func Main(j *Job) {
 type worker struct {
 	orders
 	job     *Job
+	disk    *disk
 	db      *party.DB
 	out     *recorder
 	closing atomic.Bool
@@ -85,7 +95,7 @@ type worker struct {
 
 	mu  sync.Mutex
 	say *json.Encoder // under mu
-	led bool          // under mu: the last role
+	led bool          // only roleChanged uses it: the last role
 }
 
 func work(text string, j *Job) error {
@@ -105,6 +115,7 @@ func work(text string, j *Job) error {
 		return err
 	}
 	w.out = &recorder{file: file}
+	w.useDisk()
 	o := w.options()
 	o.Events.RoleChanged = w.roleChanged
 	if o.Logger == nil {
@@ -135,9 +146,31 @@ func (w *worker) look(before footprint, folders []string) {
 	w.out.write(event{Kind: eventLooked, At: now()})
 }
 
-// options returns how the process opens the database.
+// useDisk puts a disk below the database, which can be told to fail.
+func (w *worker) useDisk() {
+	var p *platter
+	if w.Platter != "" {
+		p = newPlatter(w.Platter, w.DB)
+	}
+	w.disk = newDisk(below(w.job), w.DB, p, w.Seed^uint64(w.Place)<<24^uint64(w.N))
+	w.disk.failed = func(what string) { w.tell(said{At: now(), Failed: what}) }
+	w.disk.caught = func() { w.tell(said{At: now(), Caught: true}) }
+	w.disk.set(w.Trap)
+}
+
+// below is the file system that a job has its database on.
+func below(j *Job) vfs.FS {
+	if o := j.Options; o != nil && o.Pebble != nil && o.Pebble.FS != nil {
+		return o.Pebble.FS
+	}
+	return vfs.Default
+}
+
+// options are those of the job, on the disk of this process.
 func (w *worker) options() *party.Options {
 	o := w.job.options()
+	o.Pebble = o.Pebble.Clone()
+	o.Pebble.FS = w.disk
 	o.LocalReads = o.LocalReads || w.LocalReads
 	return o
 }
@@ -147,12 +180,16 @@ func (w *worker) roleChanged(c party.RoleChange) {
 	if c.Cause != nil {
 		s.Cause = c.Cause.Error()
 	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
 	if w.led && c.Cause != nil {
 		w.fenced.Store(true)
 	}
 	w.led = c.Role == party.Leading
+	w.tell(s)
+}
+
+func (w *worker) tell(s said) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	_ = w.say.Encode(s) // who listened is gone: the end of standard input says so
 }
 
@@ -199,8 +236,10 @@ func (w *worker) lane(ctx context.Context, workload Workload, l *Lane) {
 			if w.closing.Load() && (errors.Is(err, party.ErrClosed) || errors.Is(err, context.Canceled)) {
 				return
 			}
-			w.out.trouble(l, err)
-			return
+			if !excused(err) {
+				w.out.trouble(l, err)
+				return
+			}
 		}
 		wait := time.Duration(0)
 		if w.Pause > 0 {
@@ -220,15 +259,24 @@ func (w *worker) obey(ctx context.Context, jobs *sync.WaitGroup) {
 			w.out.trouble(&Lane{workload: "orders"}, err)
 			return
 		}
-		if c.Do == "state" {
+		switch c.Do { // what has to be in order
+		case "state":
 			// The handle closes only when that is done.
 			if err := w.reportState(ctx); err != nil {
 				w.out.trouble(&Lane{workload: stateWork}, err)
 			}
 			continue
+		case "ail":
+			// A pebble.Open that fails leaves files open and goroutines behind.
+			w.fenced.Store(true)
+			w.disk.ail(c.Ails)
+			continue
+		case "trap":
+			w.disk.set(c.Trap)
+			continue
 		}
 		jobs.Go(func() {
-			if err := w.do(ctx, c); err != nil && !w.closing.Load() {
+			if err := w.do(ctx, c); err != nil && !w.closing.Load() && !excused(err) {
 				w.out.trouble(&Lane{workload: c.Do}, err)
 			}
 		})
@@ -238,8 +286,16 @@ func (w *worker) obey(ctx context.Context, jobs *sync.WaitGroup) {
 func (w *worker) do(ctx context.Context, c command) error {
 	ctx, cancel := context.WithTimeout(ctx, w.Timeout)
 	defer cancel()
-	if c.Do == "resign" {
+	switch c.Do {
+	case "resign":
 		return w.db.Resign(ctx)
+	case "starve":
+		w.fenced.Store(true) // as above
+		return starve(c.Times)
+	case "feed":
+		return feed()
+	case "snapshot":
+		return w.snapshot(ctx)
 	}
 	for range c.Times {
 		db, err := party.Open(ctx, w.DB, w.options())
@@ -251,4 +307,19 @@ func (w *worker) do(ctx context.Context, c command) error {
 		}
 	}
 	return nil
+}
+
+// snapshot takes a snapshot with a handle of its own, which shares the copy of the
+// state with no other: so the leader makes a checkpoint.
+func (w *worker) snapshot(ctx context.Context) (err error) {
+	db, err := party.Open(ctx, w.DB, w.options())
+	if err != nil {
+		return fmt.Errorf("open: %w", err)
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	s, err := db.NewSnapshot(ctx)
+	if err != nil {
+		return fmt.Errorf("snapshot: %w", err)
+	}
+	return s.Close()
 }

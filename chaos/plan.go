@@ -42,6 +42,11 @@ type Plan struct {
 	// slice that is not nil is none.
 	Faults []FaultKind
 
+	// Script, if not nil, is the schedule, in place of the one that Seed fixes: of a
+	// run that failed, say, less what it fails without, see Shrink. All of it is
+	// done, however long it takes; Every and Faults mean nothing then.
+	Script []Fault
+
 	// CallTimeout ends the context of every call. None should take that long, so
 	// one that does is a violation. The default is 20 seconds.
 	CallTimeout time.Duration
@@ -83,13 +88,13 @@ type Job struct {
 	Workloads []Workload
 }
 
-// Standard returns the job of Registers, Bank and Lists, of which half of the
+// Standard returns the job of Registers, Bank, Lists and Tail, of which half of the
 // processes read from replicas of their own.
 func Standard() *Job {
 	return &Job{
 		Options:    StandardOptions(),
 		LocalReads: 0.5,
-		Workloads:  []Workload{Registers{}, Bank{}, Lists{}},
+		Workloads:  []Workload{Registers{}, Bank{}, Lists{}, Tail{}},
 	}
 }
 
@@ -146,7 +151,7 @@ func (p Plan) validate() error {
 	if p.Duration < 0 || p.Every < 0 || p.CallTimeout < 0 || p.Patience < 0 {
 		errs = append(errs, errors.New("a duration is negative"))
 	}
-	for _, k := range p.Faults {
+	for _, k := range p.kinds() {
 		if !slices.Contains(AllFaults(), k) {
 			errs = append(errs, fmt.Errorf("fault %q cannot be done here", k))
 		}
@@ -156,6 +161,18 @@ func (p Plan) validate() error {
 		return fmt.Errorf("chaos: plan: %w", err)
 	}
 	return nil
+}
+
+// kinds returns the kinds of faults that may happen.
+func (p Plan) kinds() []FaultKind {
+	if p.Script == nil {
+		return p.Faults
+	}
+	var kinds []FaultKind
+	for _, f := range p.Script {
+		kinds = append(kinds, f.Kind)
+	}
+	return kinds
 }
 
 func (j *Job) validate() error {

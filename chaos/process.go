@@ -48,10 +48,14 @@ type process struct {
 	stderr   string // path
 
 	state   State // its role, also while it is stopped
+	term    uint64
 	stopped bool
 	killed  bool // its end by a signal is no surprise
 	closing bool // its end with code 0 is none
 	spans   []Span
+
+	caught      bool           // in the trap
+	failedSyncs map[string]int // that were made to fail, see ailment
 }
 
 // news is a change of role of a process, or its end.
@@ -66,10 +70,15 @@ type news struct {
 // start starts the next process of a place. What it says comes out of news,
 // last its end.
 func (c *conductor) start(place int) error {
-	p := &process{place: place, n: c.started[place], state: Starting}
+	p := &process{place: place, n: c.started[place], state: Starting, failedSyncs: map[string]int{}}
 	c.started[place]++
-	text, err := json.Marshal(orders{DB: c.db, Records: c.records, Place: place, N: p.n, Lanes: c.plan.Lanes,
-		Pause: c.plan.Pause, Timeout: c.plan.CallTimeout, Seed: c.plan.Seed, LocalReads: c.plan.readsLocally(place, p.n)})
+	o := orders{DB: c.db, Records: c.records, Place: place, N: p.n, Lanes: c.plan.Lanes,
+		Pause: c.plan.Pause, Timeout: c.plan.CallTimeout, Seed: c.plan.Seed, LocalReads: c.plan.readsLocally(place, p.n)}
+	if c.platter != nil {
+		o.Platter = c.platter.dir
+	}
+	o.Trap = c.trap
+	text, err := json.Marshal(o)
 	if err != nil {
 		return err
 	}
@@ -132,6 +141,7 @@ func (p *process) enter(s Span, at int64) {
 
 // hear takes note of a change of role.
 func (p *process) hear(s said, at int64) {
+	p.term = s.Term
 	switch s.Role {
 	case party.Leading.String():
 		p.state = Leading

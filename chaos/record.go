@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 
 	"github.com/pebbleparty/pebbleparty/party"
 )
@@ -41,7 +42,10 @@ type event struct {
 	Key      string `json:"k,omitempty"`
 	Text     string `json:"s,omitempty"` // input, output or note
 	Write    bool   `json:"wr,omitempty"`
+	Unsynced bool   `json:"ns,omitempty"`
 	Err      string `json:"err,omitempty"`
+	Refused  bool   `json:"rf,omitempty"` // see Call
+	Excused  bool   `json:"ex,omitempty"` // see excused
 }
 
 type recorder struct {
@@ -70,13 +74,13 @@ func (r *recorder) write(e event) uint64 {
 // so that the interval is never shorter than the call.
 func (r *recorder) begin(l *Lane, op Op) uint64 {
 	return r.write(event{Kind: eventBegin, At: now(), Workload: l.workload, Lane: l.ID, Index: l.Index,
-		Op: op.Name, Key: op.Key, Text: op.Input, Write: op.Write})
+		Op: op.Name, Key: op.Key, Text: op.Input, Write: op.Write, Unsynced: op.Unsynced})
 }
 
 func (r *recorder) end(n uint64, output string, err error) {
 	e := event{Kind: eventEnd, At: now(), N: n, Text: output}
 	if err != nil {
-		e.Err = errorText(err)
+		e.Err, e.Refused, e.Excused = errorText(err), refused(err), excused(err)
 	}
 	r.write(e)
 }
@@ -103,6 +107,16 @@ func errorText(err error) string {
 	}
 	return err.Error()
 }
+
+// excused tells whether an error is what a disk that fails leads to. Whether one
+// did at the time is judged later.
+func excused(err error) bool {
+	text := err.Error() // not all errors keep what they are on their way from the leader
+	return errors.Is(err, party.ErrDiskFull) || strings.Contains(text, errInjected.Error()) || strings.Contains(text, syscall.EMFILE.Error())
+}
+
+// refused tells whether an error says that the write was not applied.
+func refused(err error) bool { return excused(err) && !errors.Is(err, party.ErrUnknownOutcome) }
 
 // recordName is the file of the process that is the nth in its place.
 func recordName(place, n int) string { return fmt.Sprintf("p%02d-%06d.jsonl", place, n) }
@@ -173,7 +187,7 @@ func (h *history) add(place int, events []event, origin int64) error {
 		switch e.Kind {
 		case eventBegin:
 			at[e.N] = len(h.calls)
-			h.calls = append(h.calls, Call{Op: Op{Name: e.Op, Key: e.Key, Input: e.Text, Write: e.Write},
+			h.calls = append(h.calls, Call{Op: Op{Name: e.Op, Key: e.Key, Input: e.Text, Write: e.Write, Unsynced: e.Unsynced},
 				Lane: e.Lane, Process: place, Workload: e.Workload, Start: e.At - origin})
 		case eventEnd:
 			i, ok := at[e.N]
@@ -181,7 +195,7 @@ func (h *history) add(place int, events []event, origin int64) error {
 				return fmt.Errorf("call %d ended and never began", e.N)
 			}
 			c := &h.calls[i]
-			c.End, c.Output, c.Err = e.At-origin, e.Text, e.Err
+			c.End, c.Output, c.Err, c.Refused, c.excused = e.At-origin, e.Text, e.Err, e.Refused, e.Excused
 		case eventNote:
 			h.notes[e.Workload] = append(h.notes[e.Workload], Note{Process: place, Index: e.Index, Text: e.Text})
 		case eventTrouble:

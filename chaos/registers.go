@@ -35,6 +35,7 @@ const (
 	opSet    = "set"
 	opDelete = "delete"
 	opCAS    = "cas" // Input: old, a tab, new; either may be empty for absent
+	opCut    = "power cut"
 )
 
 // Name returns "registers".
@@ -65,9 +66,11 @@ func (Registers) Work(ctx context.Context, l *Lane) error {
 	// Values differ, so that a read tells which write it saw.
 	s.written++
 	value := l.ID + "." + strconv.Itoa(s.written)
-	how := pebble.Sync
+	how, op := pebble.Sync, func(name, input string) Op { return Op{Name: name, Key: key, Input: input, Write: true} }
 	if l.Rand.IntN(3) == 0 {
-		how = pebble.NoSync // no power is cut here, so it survives as well
+		how, op = pebble.NoSync, func(name, input string) Op {
+			return Op{Name: name, Key: key, Input: input, Write: true, Unsynced: true}
+		}
 	}
 	kinds := 20
 	if l.Index == 0 && l.Lanes > 1 {
@@ -76,23 +79,23 @@ func (Registers) Work(ctx context.Context, l *Lane) error {
 	switch draw := l.Rand.IntN(kinds); {
 	case draw < 8:
 		return l.Do(ctx, Op{Name: opGet, Key: key}, func(ctx context.Context) (string, error) {
-			v, err := register(ctx, l.DB, k)
+			v, err := readRegister(ctx, l.DB, k)
 			s.seen[key] = v
 			return v, err
 		})
 	case draw < 14:
-		return l.Do(ctx, Op{Name: opSet, Key: key, Input: value, Write: true}, func(ctx context.Context) (string, error) {
+		return l.Do(ctx, op(opSet, value), func(ctx context.Context) (string, error) {
 			s.seen[key] = value
 			return "", l.DB.Set(ctx, k, []byte(value), how)
 		})
 	case draw < 15:
-		return l.Do(ctx, Op{Name: opDelete, Key: key, Write: true}, func(ctx context.Context) (string, error) {
+		return l.Do(ctx, op(opDelete, ""), func(ctx context.Context) (string, error) {
 			s.seen[key] = ""
 			return "", l.DB.Delete(ctx, k, how)
 		})
 	default:
 		old := s.seen[key]
-		return l.Do(ctx, Op{Name: opCAS, Key: key, Input: old + "\t" + value, Write: true}, func(ctx context.Context) (string, error) {
+		return l.Do(ctx, op(opCAS, old+"\t"+value), func(ctx context.Context) (string, error) {
 			var before []byte
 			if old != "" {
 				before = []byte(old)
@@ -108,8 +111,8 @@ func (Registers) Work(ctx context.Context, l *Lane) error {
 	}
 }
 
-// register reads a register; "" is absent, as no value is empty.
-func register(ctx context.Context, db *party.DB, key []byte) (string, error) {
+// readRegister reads a register; "" is absent, as no value is empty.
+func readRegister(ctx context.Context, db *party.DB, key []byte) (string, error) {
 	v, err := db.Get(ctx, key)
 	if errors.Is(err, pebble.ErrNotFound) {
 		return "", nil
@@ -128,7 +131,7 @@ func (Registers) Check(ctx context.Context, e *Evidence) Verdict {
 		}
 		read[c.Key] = true
 		start := e.Now()
-		v, err := register(ctx, e.DB, []byte(c.Key))
+		v, err := readRegister(ctx, e.DB, []byte(c.Key))
 		if err != nil {
 			return Verdict{Violations: []string{fmt.Sprintf("read %s at the end: %v", c.Key, err)}}
 		}
@@ -141,7 +144,11 @@ func (Registers) Check(ctx context.Context, e *Evidence) Verdict {
 func judgeRegisters(calls []Call, e *Evidence, patience time.Duration) Verdict {
 	byKey := map[string][]porcupine.Operation{}
 	lanes := map[string]int{}
+	first := map[string]int64{} // when a key was first used
 	for _, c := range calls {
+		if c.Refused {
+			continue // it was not applied, which the reads confirm
+		}
 		if _, ok := lanes[c.Lane]; !ok {
 			lanes[c.Lane] = len(lanes)
 		}
@@ -153,6 +160,17 @@ func judgeRegisters(calls []Call, e *Evidence, patience time.Duration) Verdict {
 			op.Return = math.MaxInt64 // it may take effect at any later time, or never
 		}
 		byKey[c.Key] = append(byKey[c.Key], op)
+		if at, ok := first[c.Key]; !ok || c.Start < at {
+			first[c.Key] = c.Start
+		}
+	}
+	for i, at := range e.Cuts {
+		cut := Call{Op: Op{Name: opCut}, Start: at, End: at}
+		for key := range byKey {
+			if first[key] < at {
+				byKey[key] = append(byKey[key], porcupine.Operation{ClientId: len(lanes) + i, Input: cut, Call: at, Output: cut, Return: at})
+			}
+		}
 	}
 	v := Verdict{Detail: fmt.Sprintf("%d calls on %d keys are linearizable", len(calls), len(byKey))}
 	deadline := time.Now().Add(patience)
@@ -190,39 +208,4 @@ func (v *Verdict) attach(e *Evidence, name string, info porcupine.LinearizationI
 		return
 	}
 	v.Link = name
-}
-
-// registerModel is one register; its state is its value, "" for absent. Input
-// and output are the Call. A call without an answer may have had any.
-var registerModel = porcupine.Model{
-	Init: func() any { return "" },
-	Step: func(state, input, output any) (bool, any) {
-		c, was := input.(Call), state.(string)
-		switch c.Name {
-		case opGet:
-			return c.Output == was, was
-		case opSet:
-			return true, c.Input
-		case opDelete:
-			return true, ""
-		default:
-			old, next := cutCAS(c.Input)
-			switch {
-			case !c.OK():
-				if old == was {
-					return true, next
-				}
-				return true, was
-			case c.Output == "true":
-				return old == was, next
-			default:
-				return old != was, was
-			}
-		}
-	},
-	DescribeOperation: func(input, output any) string {
-		c := input.(Call)
-		return fmt.Sprintf("%s(%s) → %s%s", c.Name, c.Input, c.Output, c.Err)
-	},
-	DescribeState: func(state any) string { return state.(string) },
 }

@@ -33,6 +33,16 @@ func Run(ctx context.Context, p Plan) (_ *Report, err error) {
 			return nil, fmt.Errorf("chaos: %w", err)
 		}
 	}
+	if err := os.MkdirAll(p.Dir, 0o700); err != nil {
+		return nil, fmt.Errorf("chaos: %w", err)
+	}
+	// The processes know it by the path that party does.
+	if p.Dir, err = filepath.Abs(p.Dir); err == nil {
+		p.Dir, err = filepath.EvalSymlinks(p.Dir)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("chaos: %w", err)
+	}
 	c := &conductor{
 		plan: p, db: filepath.Join(p.Dir, "db"), records: filepath.Join(p.Dir, "records"),
 		crew: map[int]*process{}, started: make([]int, p.Processes), news: make(chan news),
@@ -82,7 +92,14 @@ func (c *conductor) prepare(ctx context.Context) error {
 			return errors.Join(fmt.Errorf("%s: %w", w.Name(), err), db.Close())
 		}
 	}
-	return db.Close()
+	if err := db.Close(); err != nil {
+		return err
+	}
+	if slices.Contains(c.plan.kinds(), PowerCut) {
+		c.platter = newPlatter(filepath.Join(c.plan.Dir, "platter"), c.db)
+		return c.platter.hold()
+	}
+	return nil
 }
 
 // check judges all that is to be judged.
@@ -97,12 +114,16 @@ func (c *conductor) check(ctx context.Context) error {
 		return cmp.Or(cmp.Compare(a.Process, b.Process), cmp.Compare(a.From, b.From))
 	})
 	r.measure()
-	r.add(Verdict{Name: "processes", Violations: c.broken,
-		Detail: fmt.Sprintf("%d processes started, %d of them with local reads; those that were not killed ended well", sum64(c.started), c.local())})
+	processes := Verdict{Name: "processes",
+		Detail: fmt.Sprintf("%d processes started, %d of them with local reads; those that were not killed ended well", sum64(c.started), c.local())}
+	for _, text := range c.broken {
+		processes.violate(text)
+	}
+	r.add(processes)
 	files, replicas := judgeFiles(c.db, r.Kills)
 	r.add(files)
 	r.add(judgeLeaks(h, c.ended))
-	r.add(judgeCalls(h, r.Spans, c.plan))
+	r.add(judgeCalls(h, r.Spans, r.Faults, c.plan))
 
 	verify := Verdict{Name: "verify"}
 	if found, err := party.VerifyWith(ctx, c.db, c.plan.Job.options()); err != nil {
@@ -128,7 +149,7 @@ func (c *conductor) judge(ctx context.Context, h *history, replicas []string) er
 	// Before the checks of others, which may write.
 	c.report.add(c.judgeStates(ctx, db, h))
 	for _, w := range c.plan.Job.Workloads {
-		e := &Evidence{DB: db, Dir: c.db, Notes: h.notes[w.Name()], Now: c.now, Attach: func(name string) (io.WriteCloser, error) {
+		e := &Evidence{DB: db, Dir: c.db, Notes: h.notes[w.Name()], Cuts: c.cuts, Now: c.now, Attach: func(name string) (io.WriteCloser, error) {
 			return &attachment{name: name, to: c.report.attachments}, nil
 		}}
 		for _, call := range h.calls {
@@ -150,7 +171,7 @@ func (c *conductor) judge(ctx context.Context, h *history, replicas []string) er
 // judgeCalls looks at what is the same for all workloads: errors, and calls that
 // return too late, or had not returned when it was too late and their process
 // ended. A process does not see time pass while it is stopped.
-func judgeCalls(h *history, spans []Span, p Plan) Verdict {
+func judgeCalls(h *history, spans []Span, faults []Done, p Plan) Verdict {
 	v := Verdict{Name: "calls"}
 	for _, t := range h.trouble {
 		v.violate(t)
@@ -162,10 +183,17 @@ func judgeCalls(h *history, spans []Span, p Plan) Verdict {
 		}
 	}
 	var longest int64
+	refused := 0
 	for _, c := range h.calls {
 		end, how := c.End, "took"
 		if !c.Answered() {
 			end, how = endOf(spans, c), "had no answer after"
+		}
+		if c.excused {
+			refused++
+			if !explained(c, faults) {
+				v.violate(fmt.Sprintf("%s %s by process %d at %s failed, and no disk did: %s", c.Name, c.Key, c.Process, since(c.Start), c.Err))
+			}
 		}
 		took := end - c.Start
 		for _, s := range stopped[c.Process] {
@@ -178,7 +206,7 @@ func judgeCalls(h *history, spans []Span, p Plan) Verdict {
 			v.violate(fmt.Sprintf("%s %s by process %d at %s %s %s", c.Name, c.Key, c.Process, since(c.Start), how, since(took)))
 		}
 	}
-	v.Detail = fmt.Sprintf("%d calls, none failed but by Close; the longest took %s", len(h.calls), since(longest))
+	v.Detail = fmt.Sprintf("%d calls, none failed but by Close and %d by a disk that did; the longest took %s", len(h.calls), refused, since(longest))
 	return v
 }
 
@@ -212,6 +240,17 @@ func (c *conductor) local() int {
 		}
 	}
 	return count
+}
+
+// convalescence is how long after a fault of the disk calls may begin that still
+// fail of it.
+const convalescence = 2 * time.Second
+
+// explained tells whether the disk failed during a call, or just before it.
+func explained(c Call, faults []Done) bool {
+	return slices.ContainsFunc(faults, func(d Done) bool {
+		return d.excuses(c) && c.End >= d.At && c.Start <= d.Until+int64(convalescence)
+	})
 }
 
 func sum64(ns []int) int {

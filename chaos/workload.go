@@ -21,7 +21,8 @@ type Workload interface {
 
 	// Work does one piece of work in a lane and is called again and again. What it
 	// asks of the database goes through Lane.Do. It returns soon after ctx ends.
-	// An error that comes while the process is not closing is a violation.
+	// An error that comes while the process is not closing is a violation, but for
+	// those that a fault of the disk explains: after one, Work is called again.
 	Work(ctx context.Context, l *Lane) error
 
 	// Check is called once, after the last process has ended, and judges. The
@@ -36,6 +37,8 @@ type Op struct {
 	Key   string
 	Input string
 	Write bool // its success shows that the database takes writes
+
+	Unsynced bool // a write with pebble.NoSync, which a power cut may take
 }
 
 // Lane is one goroutine of one process that does the work of one workload.
@@ -85,7 +88,10 @@ type Call struct {
 	End      int64 // 0: no answer was recorded before the process died
 	Output   string
 	Err      string // "" if it succeeded
+	Refused  bool   // it failed for a fault of the disk, and the error says that it was not applied
 	Workload string
+
+	excused bool // it failed for a fault of the disk
 }
 
 // Answered tells whether the call returned.
@@ -106,6 +112,10 @@ type Evidence struct {
 	Dir   string // of the database
 	Calls []Call // of the workload, in the order of their starts
 	Notes []Note // of the workload; those of one place and index in the order they were made
+	// Cuts are the times, in the clock of Calls, when the power was cut. No process
+	// was there then. What had been written with pebble.NoSync, and no later write
+	// with pebble.Sync had returned since, may be lost, from the end of the log.
+	Cuts []int64
 
 	// Attach makes a file beside the report that Verdict.Link can name.
 	Attach func(name string) (io.WriteCloser, error)
