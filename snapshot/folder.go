@@ -105,6 +105,9 @@ func removeLocked(path string, lock *flock.Flock) error {
 			gone = nil // by a sweep, or by the maker of the folder: it is theirs now
 			break
 		}
+		// Without a lock only a leader puts something there: a checkpoint that was
+		// asked for. What it still adds is for Reclaim.
+		gone = os.RemoveAll(path)
 	}
 	return errors.Join(err, removed, gone)
 }
@@ -145,6 +148,21 @@ func Sweep(ctx context.Context, root string) (removed int, err error) {
 		}
 	}
 	return removed, errors.Join(errs...)
+}
+
+// Reclaim removes the folder of replica id under root if its process is gone or has
+// given it up. A leader calls it when it has put a checkpoint there: the process may
+// have removed the folder meanwhile, and would not come back for it.
+func Reclaim(root, id string) error {
+	path := filepath.Join(root, id)
+	lock, ok, err := lockFile(filepath.Join(path, lockName))
+	if ok {
+		err = removeLocked(path, lock)
+	}
+	if err = ignoreNotExist(err); err != nil {
+		return fmt.Errorf("reclaim replica %s: %w", path, err)
+	}
+	return nil
 }
 
 // isID tells whether name is that of a replica's folder.

@@ -432,6 +432,36 @@ func TestSweep_TakesNothingFromTheLiving(t *testing.T) {
 	must(t, err)
 }
 
+// A process that gives up while the leader makes a checkpoint for it removes its
+// folder, and the leader what it has made too late. While the process lives the
+// folder is left alone.
+func TestReclaim_WhatNobodyWaitsFor(t *testing.T) {
+	o := newOrigin(t)
+	o.set("k", "v")
+	options := o.o
+	id, gone := "", errors.New("gave up")
+	options.Checkpoint = func(ctx context.Context, of string) (string, error) {
+		path, err := o.o.Checkpoint(ctx, of)
+		must(t, err)
+		id = of
+		must(t, snapshot.Reclaim(o.o.Root, id))
+		if _, err := os.Stat(path); err != nil {
+			t.Errorf("a checkpoint that is waited for: %v", err)
+		}
+		return "", gone
+	}
+	if _, err := snapshot.OpenReplica(t.Context(), options); !errors.Is(err, gone) {
+		t.Fatal(err)
+	}
+	late := filepath.Join(o.o.Root, id, "7")
+	must(t, os.MkdirAll(filepath.Dir(late), 0o700)) // as a checkpoint does, which is still being made
+	must(t, o.m.Checkpoint(late))
+	must(t, snapshot.Reclaim(o.o.Root, id))
+	if left := o.replicas(); len(left) > 0 {
+		t.Errorf("replicas %q are left", left)
+	}
+}
+
 func TestSweep_LeavesWhatIsNotOurs(t *testing.T) {
 	root := t.TempDir()
 	dead := filepath.Join(root, strings.Repeat("ab", 16))
