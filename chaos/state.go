@@ -20,7 +20,7 @@ import (
 	"github.com/pebbleparty/pebbleparty/party"
 )
 
-// At the end every process reports a sum over all that its own copy of the state
+// At the end every process that is to close reports a sum over all that its own copy of the state
 // has, and the sequence number that it is at. Run compares that with a replay of
 // the log that shares no code with the database's own: a Pebble that gets the
 // operations one after the other.
