@@ -8,9 +8,11 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -48,6 +50,39 @@ func TestGuardFS_SyncsLogBeforeTables(t *testing.T) {
 		t.Fatalf("%d tables, %d of them before their log was durable", tables.Load(), early.Load())
 	}
 	hook.hook(nil, nil)
+}
+
+// A Pebble whose new manifest cannot be brought into force is closed, and that comes
+// to an end, though an operation that nobody waits for any more may be in it.
+func TestMachine_ClosesWhenItsManifestCannotBeSettled(t *testing.T) {
+	hook := &hookFS{FS: memFS(t)}
+	must(t, lead(t, small(hook)).end(false))
+	for i := range 30 {
+		n := lead(t, small(hook))
+		hook.hook(func(o op) error {
+			if o.kind == "sync" && strings.HasSuffix(o.path, ".dbtmp") {
+				return errors.New("injected")
+			}
+			return nil
+		}, nil)
+		n.commit(t, newClient(fmt.Sprint(i)).set("k", "v"))
+		var calls sync.WaitGroup
+		for range 3 {
+			calls.Go(func() { _ = n.m.Flush(nil) })
+		}
+		<-n.m.Failed()
+		calls.Wait()
+		closed := make(chan error, 1)
+		go func() { closed <- n.m.Close(false) }()
+		select {
+		case <-closed:
+		case <-time.After(20 * time.Second):
+			t.Fatal("Close does not return")
+		}
+		hook.hook(nil, nil)
+		n.m = nil
+		_ = n.end(false)
+	}
 }
 
 // Whoever counts what is to be flushed has to know of a flush that did not begin.

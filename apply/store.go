@@ -31,6 +31,7 @@ type store struct {
 	parked    sync.Once
 	closed    atomic.Bool
 	abandoned atomic.Bool
+	calls     sync.WaitGroup // operations of call that have not returned
 }
 
 // openStore opens Pebble in dir. lock is Pebble's own lock on dir, held by the
@@ -205,11 +206,18 @@ func (s *store) close() error {
 	close(s.fs.stop)
 	done := make(chan error, 1)
 	go func() {
+		// Whoever waits has to hear of it also if a broken Pebble panics.
+		err := fmt.Errorf("pebble failed: %w, and panicked as it was closed", ErrFenced)
+		defer func() { done <- err }()
 		defer s.forgive()
-		done <- s.db.Close()
+		s.calls.Wait() // what call left behind is still in Pebble, which takes no notice of that
+		err = s.db.Close()
 	}()
 	select {
 	case err := <-done:
+		if errors.Is(err, ErrFenced) {
+			s.fs.lower() // whatever goroutines of it go on
+		}
 		return errors.Join(err, s.fs.settling.wait())
 	case <-s.stuck:
 		<-s.fatal
@@ -246,10 +254,10 @@ func (s *store) leave() error {
 // then the mutex may be held for good, and the operation is left behind.
 func (s *store) call(op func() error) error {
 	done := make(chan error, 1)
-	go func() {
+	s.calls.Go(func() {
 		defer s.forgive()
 		done <- op()
-	}()
+	})
 	select {
 	case err := <-done:
 		return err
