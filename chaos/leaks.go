@@ -58,17 +58,31 @@ func (f footprint) beyond(before footprint) (more []string) {
 }
 
 // holdings are what a process has in the file system that goes with its handle:
-// the folders of its replicas, as far as its descriptors tell.
+// the folders of its replicas, as far as its descriptors tell. It has the lock of
+// such a folder and files beside it. A leader has files in the folder of another
+// process while it makes a checkpoint there, and the lock as it sweeps; not both.
 func (f footprint) holdings(dir string) (folders []string) {
 	root := filepath.Join(dir, "party", "replicas") + string(filepath.Separator)
+	locked, used := map[string]bool{}, map[string]bool{}
 	for name := range f.files {
-		if rest, ok := strings.CutPrefix(name, root); ok {
-			id, _, _ := strings.Cut(rest, string(filepath.Separator))
-			folders = append(folders, root+id)
+		rest, ok := strings.CutPrefix(name, root)
+		if !ok {
+			continue
+		}
+		id, file, _ := strings.Cut(rest, string(filepath.Separator))
+		if file == "lock" {
+			locked[root+id] = true
+		} else {
+			used[root+id] = true
+		}
+	}
+	for folder := range locked {
+		if used[folder] {
+			folders = append(folders, folder)
 		}
 	}
 	slices.Sort(folders)
-	return slices.Compact(folders)
+	return folders
 }
 
 // leaks returns what a process that has closed its handles has more than before it
