@@ -123,7 +123,9 @@ func TestDB_Conforms(t *testing.T) {
 			{"status", statusOfAll},
 		} {
 			t.Run(c.name, func(t *testing.T) {
-				must(t, db.DeleteRange(within(t), nil, []byte("\xff\xff\xff"), pebble.NoSync))
+				// Not from the empty key: a Pebble built with -race loses its way with that.
+				must(t, db.Delete(within(t), nil, pebble.NoSync))
+				must(t, db.DeleteRange(within(t), []byte{0}, []byte("\xff\xff\xff"), pebble.NoSync))
 				c.test(t, db)
 			})
 		}

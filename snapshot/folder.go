@@ -29,7 +29,7 @@ func newFolder(root string) (*folder, error) {
 		return nil, err
 	}
 	var err error
-	for range 10 { // a sweep may take a folder before it is locked
+	for range 100 { // a sweep may take a folder before it is locked
 		var id [16]byte
 		if _, err := rand.Read(id[:]); err != nil {
 			return nil, err
@@ -46,7 +46,7 @@ func newFolder(root string) (*folder, error) {
 			return nil, errors.Join(err, os.RemoveAll(f.path))
 		}
 	}
-	return nil, fmt.Errorf("lock a new folder in %s: somebody else is faster each time: %w", root, err)
+	return nil, errors.Join(fmt.Errorf("lock a new folder in %s: somebody else is faster each time", root), err)
 }
 
 // lockFile takes the flock on path if nobody has it, creating the file. It does
