@@ -522,11 +522,13 @@ func sizes(t *testing.T, db *party.DB) {
 		}
 	}
 	i := 0
-	it, err := db.NewIter(ctx, nil)
+	// Within bounds: among what a DeleteRange removed, a Pebble built with -race
+	// loses its way now and then.
+	it, err := db.NewIter(ctx, &party.IterOptions{LowerBound: []byte("size "), UpperBound: []byte("size~")})
 	must(t, err)
 	for k, v := range it.All() {
-		if !bytes.Equal(k, keys[i]) || len(v) != list[i] {
-			t.Errorf("iterator: %q with %d bytes", k, len(v))
+		if i == len(keys) || !bytes.Equal(k, keys[i]) || len(v) != list[i] {
+			t.Fatalf("iterator: %q with %d bytes", k, len(v))
 		}
 		i++
 	}
