@@ -331,7 +331,7 @@ func (h *history) command(state model) apply.Command {
 				err = b.DeleteRange(k(), k(), nil) // may be upside down: nothing
 			case 5:
 				if h.rng.IntN(4) == 0 {
-					// not from the empty key: a Pebble built with -race loses its way with that
+					// not from the empty key, for -race: see TestPebble_DeletesFromTheEmptyKey
 					err = b.DeleteRange([]byte{0}, []byte("\xff\xff\xff\xff"), nil)
 				}
 			default:
