@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -188,9 +189,14 @@ func (s *store) fail(err error) {
 
 // park is called by a goroutine of Pebble's that cannot go on. It does not return.
 func (s *store) park(err error) {
+	s.halt(err)
+	select {}
+}
+
+// halt notes that a goroutine of Pebble's ends in the middle of its work.
+func (s *store) halt(err error) {
 	s.parked.Do(func() { close(s.stuck) })
 	s.fail(err)
-	select {}
 }
 
 // close closes Pebble, or gives it up if it is broken. Nobody may use db after.
@@ -302,6 +308,15 @@ func (l *fatalLogger) Fatalf(format string, args ...any) {
 		if e, ok := a.(error); ok { // keep the cause for errors.Is
 			err = errors.Join(err, e)
 		}
+	}
+	if s := l.store; s.fs.waits.Load() && strings.HasPrefix(err.Error(), "MANIFEST ") {
+		// A flush or a compaction, which holds Pebble's mutex. Whoever is reading needs that
+		// to let go of tables that were replaced meanwhile, so the goroutine must
+		// not keep it: it ends, and unlocks the mutex as it does. But then others
+		// may come to write the manifest, behind what was not written: the fence first.
+		s.halt(err)
+		s.fs.lower()
+		runtime.Goexit()
 	}
 	l.store.park(err)
 }

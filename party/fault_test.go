@@ -253,6 +253,9 @@ func TestDB_DiskFull(t *testing.T) {
 // TestDB_StepsDown: something on the leader's disk fails that it cannot go on
 // after. It says why, another handle takes over, and no call fails.
 func TestDB_StepsDown(t *testing.T) {
+	if !party.InOwnProcess(t) {
+		return
+	}
 	broken := errors.New("the disk is broken")
 	for _, c := range []struct {
 		name string

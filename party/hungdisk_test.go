@@ -56,6 +56,9 @@ func anywhere(function string) bool {
 // the disk answers they find a Pebble that was given up, not a closed one, which
 // would end the process.
 func TestDB_StepsDownWhileTheDiskHangs(t *testing.T) {
+	if !party.InOwnProcess(t) {
+		return
+	}
 	broken := errors.New("the disk is broken")
 	for _, c := range []struct{ breaks, hangs string }{
 		{"write", "sequencer"}, // the manifest, by a flush: a goroutine of Pebble's is parked
@@ -71,15 +74,17 @@ func TestDB_StepsDownWhileTheDiskHangs(t *testing.T) {
 			must(t, before.Close()) // it is in a table now
 
 			fs := hungFS{newFaultFS()}
-			breaking, hanging, answers := make(chan struct{}), make(chan struct{}), make(chan struct{})
-			var breakOnce, hangOnce, answerOnce sync.Once
+			breaking, hanging, moved, answers := make(chan struct{}), make(chan struct{}), make(chan struct{}), make(chan struct{})
+			var breakOnce, hangOnce, moveOnce, answerOnce sync.Once
 			hang := func() { hangOnce.Do(func() { close(hanging) }) }
+			moveOn := func() { moveOnce.Do(func() { close(moved) }) }
 			answer := func() { answerOnce.Do(func() { close(answers) }) }
 			fault := func(op, path string) error {
 				switch {
 				case isManifest(path) && strings.HasPrefix(op, c.breaks):
 					breakOnce.Do(func() { close(breaking) })
 					<-hanging
+					<-moved
 					return broken
 				case c.hangs == "sequencer" && isLog(path) && strings.HasPrefix(op, "sync") && inside("(*sequencer)"),
 					c.hangs == "reader" && isTable(path) && op == "read" && inside("(*leader).get"):
@@ -105,7 +110,7 @@ func TestDB_StepsDownWhileTheDiskHangs(t *testing.T) {
 				}
 			}
 			leader := open(t, dir, o)
-			t.Cleanup(func() { hang(); answer() })
+			t.Cleanup(func() { hang(); moveOn(); answer() })
 			leads(t, leader)
 			follower := open(t, dir, on(nil))
 			hasRole(t, follower, party.Following)
@@ -133,6 +138,15 @@ func TestDB_StepsDownWhileTheDiskHangs(t *testing.T) {
 				}
 				called <- err
 			}()
+			if c.breaks == "write" && c.hangs == "reader" {
+				// What the reader looks at is replaced meanwhile, so it is the last to let go of
+				// that, for which it takes Pebble's mutex.
+				receive(t, "the reader to wait for the disk", hanging)
+				for range 16 {
+					must(t, follower.Set(within(t), []byte("pad"), make([]byte, 32<<10), pebble.Sync))
+				}
+			}
+			moveOn()
 			if cause := receive(t, "the leader to step down", causes); !strings.Contains(cause.Error(), broken.Error()) {
 				t.Errorf("the cause is %v", cause)
 			}

@@ -50,6 +50,9 @@ func (quietPebble) Fatalf(string, ...any) {}
 // A replica whose Pebble breaks is not closed while somebody reads it, which would
 // end the process, and holds up nobody's Close.
 func TestLocal_BrokenReplicaIsNotClosedUnderAReader(t *testing.T) {
+	if !InOwnProcess(t) {
+		return
+	}
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	dir := t.TempDir()

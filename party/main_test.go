@@ -26,25 +26,7 @@ func TestMain(m *testing.M) {
 	if config := os.Getenv(childEnv); config != "" {
 		os.Exit(childMain(config))
 	}
-	// TestDB_StepsDown, TestDB_StepsDownWhileTheDiskHangs and TestLocal_BrokenReplica
-	// break a Pebble on purpose. That is given up for good, with whatever of its
-	// goroutines is parked or waits for work.
-	goleak.VerifyTestMain(m,
-		goleak.IgnoreAnyFunction("github.com/pebbleparty/pebbleparty/apply.(*fatalLogger).Fatalf"),
-		goleak.IgnoreAnyFunction("github.com/pebbleparty/pebbleparty/apply.(*guardFS).park"),
-		goleak.IgnoreAnyFunction("github.com/pebbleparty/pebbleparty/apply.(*compactions).grant"),
-		goleak.IgnoreAnyFunction("github.com/pebbleparty/pebbleparty/apply.(*Machine).commit"),
-		goleak.IgnoreAnyFunction("github.com/pebbleparty/pebbleparty/party.(*leader).join.func1"),
-		goleak.IgnoreAnyFunction("github.com/cockroachdb/pebble/v2.(*DB).flush"),
-		goleak.IgnoreAnyFunction("github.com/pebbleparty/pebbleparty/apply.(*store).close.func1"),
-		goleak.IgnoreAnyFunction("github.com/pebbleparty/pebbleparty/apply.(*store).call.func1"),
-		goleak.IgnoreAnyFunction("github.com/cockroachdb/pebble/v2.(*DB).GetWaitingCompaction"),
-		goleak.IgnoreAnyFunction("github.com/cockroachdb/pebble/v2.(*cleanupManager).mainLoop"),
-		goleak.IgnoreAnyFunction("github.com/cockroachdb/pebble/v2.(*ConcurrencyLimitScheduler).periodicGranter"),
-		goleak.IgnoreAnyFunction("github.com/cockroachdb/pebble/v2/record.(*LogWriter).flushLoop"),
-		goleak.IgnoreAnyFunction("github.com/cockroachdb/pebble/v2/record.NewLogWriter.func2"),
-		goleak.IgnoreAnyFunction("github.com/cockroachdb/pebble/v2/internal/genericcache.(*shard[...]).releaseLoop"),
-	)
+	goleak.VerifyTestMain(m, party.Leaked()...)
 }
 
 // patience is how long a test waits for what must happen. It is no measure of

@@ -23,30 +23,33 @@ type folder struct {
 const lockName = "lock"
 
 // newFolder makes a folder and locks it. Nothing is put into one that is not
-// locked: Sweep would take it away.
-func newFolder(root string) (*folder, error) {
+// locked: Sweep would take it away, and may do so between the two. Then another is
+// made, until ctx ends: each time a sweep has come further.
+func newFolder(ctx context.Context, root string) (*folder, error) {
 	if err := os.MkdirAll(root, 0o700); err != nil {
 		return nil, err
 	}
-	var err error
-	for range 100 { // a sweep may take a folder before it is locked
+	for {
+		if ctx.Err() != nil {
+			return nil, fmt.Errorf("lock a new folder in %s: %w", root, context.Cause(ctx))
+		}
 		var id [16]byte
 		if _, err := rand.Read(id[:]); err != nil {
 			return nil, err
 		}
 		f := &folder{path: filepath.Join(root, hex.EncodeToString(id[:]))}
-		if err = os.Mkdir(f.path, 0o700); err != nil {
+		if err := os.Mkdir(f.path, 0o700); err != nil {
 			return nil, err
 		}
-		var ok bool
-		if f.lock, ok, err = lockFile(filepath.Join(f.path, lockName)); ok {
+		lock, ok, err := lockFile(filepath.Join(f.path, lockName))
+		if ok {
+			f.lock = lock
 			return f, nil
 		}
 		if err != nil && !errors.Is(err, os.ErrNotExist) {
 			return nil, errors.Join(err, os.RemoveAll(f.path))
 		}
 	}
-	return nil, errors.Join(fmt.Errorf("lock a new folder in %s: somebody else is faster each time", root), err)
 }
 
 // lockFile takes the flock on path if nobody has it, creating the file. It does

@@ -68,7 +68,7 @@ const checkpointTries = 3
 // The errors are those of o.Checkpoint, apply.ErrCorrupt or apply.ErrIncompatible,
 // eventlog's, and what the file system said. Nothing is left on disk then.
 func OpenReplica(ctx context.Context, o ReplicaOptions) (*Replica, error) {
-	f, err := newFolder(o.Root)
+	f, err := newFolder(ctx, o.Root)
 	if err != nil {
 		return nil, fmt.Errorf("make a folder for a replica: %w", err)
 	}
