@@ -2,9 +2,10 @@ package party_test
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 )
@@ -17,7 +18,8 @@ func TestLeader_FlushesWhatCameDuringAFlush(t *testing.T) {
 	o := on(fs)
 	o.Pebble.MemTableSize = 64 << 20 // Pebble itself sees no reason to flush
 	o.Retention.MaxBytes = 1
-	db := open(t, newDirFor(t, o.Pebble), o)
+	dir := newDirFor(t, o.Pebble)
+	db := open(t, dir, o)
 	set(t, db, "first", "1")
 	entered, held := make(chan struct{}, 100), make(chan struct{})
 	var once sync.Once
@@ -38,10 +40,17 @@ func TestLeader_FlushesWhatCameDuringAFlush(t *testing.T) {
 	write(2)
 	receive(t, "a flush to begin", entered)
 	write(8)
-	// The leader looks every quarter of a second if there is something to flush;
-	// it must not take that for done. Without this pause the test would pass in
-	// either case.
-	<-time.After(time.Second)
+	// The leader looks every quarter of a second if there is something to flush; it
+	// must not take that for done. Every second it looks for its files, so when it has found
+	// one missing twice, it has looked if it should flush as well.
+	endpoint := filepath.Join(dir, "party", "endpoint")
+	for range 2 {
+		must(t, os.Remove(endpoint))
+		until(t, "the leader misses its endpoint file", func() bool {
+			_, err := os.Stat(endpoint)
+			return err == nil
+		})
+	}
 	s, err := db.Status(within(t))
 	must(t, err)
 	release()
