@@ -103,7 +103,7 @@ func TestVerify_IsOvertakenByRetention(t *testing.T) {
 	var writer sync.WaitGroup
 	writer.Go(func() {
 		for i := 0; !stop.Load(); i++ {
-			if err := db.Set(within(t), []byte{'k', byte(i)}, pattern(200<<10), pebble.NoSync); err != nil {
+			if err := db.Set(within(t), []byte{'k', byte(i % 16)}, pattern(200<<10), pebble.NoSync); err != nil {
 				t.Error(err)
 				return
 			}

@@ -139,8 +139,11 @@ func follow(w *party.Watcher, ctx context.Context) (got watched) {
 // after each event and at the end, whatever is written and whoever leads.
 func TestWatcher_Model(t *testing.T) {
 	seeds := 1000
-	if testing.Short() {
+	switch {
+	case testing.Short():
 		seeds = 60
+	case raceEnabled:
+		seeds = 250 // they say more about the model than about races
 	}
 	const perDir = 50
 	for from := 0; from < seeds; from += perDir {
