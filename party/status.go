@@ -2,6 +2,7 @@ package party
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"time"
 
@@ -122,4 +123,25 @@ func (db *DB) statusFromFiles(ctx context.Context, cause error) (Status, error) 
 		}
 	}
 	return st, nil
+}
+
+// leaderStatus is the leader's reply to msgStatus.
+type leaderStatus struct {
+	Term, PID, Committed, Applied, FirstSeq, Followers, Iterators uint64
+}
+
+func (s *leaderStatus) append(dst []byte) []byte {
+	dst = appendHeader(dst, msgStatusReply)
+	for _, v := range []uint64{s.Term, s.PID, s.Committed, s.Applied, s.FirstSeq, s.Followers, s.Iterators} {
+		dst = binary.AppendUvarint(dst, v)
+	}
+	return dst
+}
+
+func (s *leaderStatus) decode(b []byte) error {
+	r := reader{b: b}
+	for _, v := range []*uint64{&s.Term, &s.PID, &s.Committed, &s.Applied, &s.FirstSeq, &s.Followers, &s.Iterators} {
+		*v = r.uvarint()
+	}
+	return r.err()
 }

@@ -1,6 +1,7 @@
 package party
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"sync"
@@ -121,4 +122,68 @@ func (t *transfers) sweep(now time.Time) {
 			delete(t.down, k)
 		}
 	}
+}
+
+// A request that is longer than chunk is sent as parts of the same upload.
+type uploadPart struct {
+	Origin       apply.Origin
+	Conn, ID     uint64
+	Total, Start uint64 // length of the whole, where this part begins
+	Data         []byte
+}
+
+func (p *uploadPart) append(dst []byte) []byte {
+	dst = appendHeader(dst, msgPart)
+	dst = append(dst, p.Origin[:]...)
+	for _, v := range []uint64{p.Conn, p.ID, p.Total, p.Start} {
+		dst = binary.AppendUvarint(dst, v)
+	}
+	return append(dst, p.Data...)
+}
+
+func (p *uploadPart) decode(b []byte) error {
+	r := reader{b: b}
+	r.fixed(p.Origin[:])
+	for _, v := range []*uint64{&p.Conn, &p.ID, &p.Total, &p.Start} {
+		*v = r.uvarint()
+	}
+	p.Data = r.b
+	if r.bad || p.Total > maxRequest || p.Start > p.Total || uint64(len(p.Data)) > p.Total-p.Start {
+		return fmt.Errorf("%w: bad part", errWire)
+	}
+	return nil
+}
+
+// largeReply announces a reply that has to be pulled in pieces.
+type largeReply struct{ ID, Total uint64 }
+
+func (l *largeReply) append(dst []byte) []byte {
+	dst = appendHeader(dst, msgLarge)
+	dst = binary.AppendUvarint(dst, l.ID)
+	return binary.AppendUvarint(dst, l.Total)
+}
+
+func (l *largeReply) decode(b []byte) error {
+	r := reader{b: b}
+	l.ID, l.Total = r.uvarint(), r.uvarint()
+	if l.Total > maxReply {
+		r.bad = true
+	}
+	return r.err()
+}
+
+// pullRequest asks for the piece of reply ID that begins at Start. At the end of
+// the reply (Start == its length) it lets the leader forget it.
+type pullRequest struct{ ID, Start uint64 }
+
+func (p *pullRequest) append(dst []byte) []byte {
+	dst = appendHeader(dst, msgPull)
+	dst = binary.AppendUvarint(dst, p.ID)
+	return binary.AppendUvarint(dst, p.Start)
+}
+
+func (p *pullRequest) decode(b []byte) error {
+	r := reader{b: b}
+	p.ID, p.Start = r.uvarint(), r.uvarint()
+	return r.err()
 }
