@@ -1,17 +1,10 @@
 package party
 
 import (
-	"cmp"
 	"context"
-	"crypto/sha256"
-	"encoding/binary"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"os"
-	"slices"
 	"sync/atomic"
-	"time"
 
 	"github.com/pebbleparty/pebbleparty/apply"
 )
@@ -23,20 +16,6 @@ const (
 	MaxCursorName = apply.MaxCursorName
 )
 
-// Messages of cursors.
-const (
-	msgCursors     msgType = 44 // → msgCursorList
-	msgCursorList  msgType = 45
-	cursorPatience         = 100 * time.Millisecond // between two attempts to own a name
-)
-
-// CursorStatus is a named subscription as the database remembers it.
-type CursorStatus struct {
-	Name  string
-	Acked uint64 // sequence number up to which it was acknowledged, or nothing concerned it
-	Lag   uint64 // how many sequence numbers were committed since
-}
-
 // cursor is what a named subscription holds.
 type cursor struct {
 	name string
@@ -44,57 +23,6 @@ type cursor struct {
 	turn chan struct{}
 
 	acked atomic.Uint64 // changes under turn
-}
-
-// own returns the cursor of a name once nobody else has it.
-func (db *DB) own(ctx context.Context, name string) (*cursor, error) {
-	if len(name) > MaxCursorName {
-		return nil, fmt.Errorf("%w: the name of a subscription has %d bytes, the limit is %d", ErrTooLarge, len(name), MaxCursorName)
-	}
-	folder := db.path("cursors")
-	if err := os.Mkdir(folder, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
-		return nil, err
-	}
-	for {
-		lock, ok, err := tryLock(db.cursorLock(name))
-		if err != nil {
-			return nil, err
-		}
-		if ok {
-			return &cursor{name: name, lock: lock, turn: make(chan struct{}, 1)}, nil
-		}
-		// The kernel frees it when its owner dies, and tells nobody.
-		pause(ctx, cursorPatience)
-		select {
-		case <-db.ended:
-			return nil, ErrClosed
-		default:
-		}
-		if err := ctx.Err(); err != nil {
-			return nil, fmt.Errorf("%w: another subscription has the name %q", err, name)
-		}
-	}
-}
-
-// cursorLock returns the path of the lock whose holder owns a name.
-func (db *DB) cursorLock(name string) string {
-	sum := sha256.Sum256([]byte(name))
-	return db.path("cursors/" + hex.EncodeToString(sum[:16]) + ".lock")
-}
-
-// sweepCursor removes the lock file of a name that is no more, unless somebody has
-// it. Only its holder removes it, and who took the lock of a file that was removed
-// meanwhile finds that out (tryLock); so no two own a name. What a crash, or a
-// system that removes no open file, leaves behind is an empty file.
-func (db *DB) sweepCursor(name string) {
-	path := db.cursorLock(name)
-	if _, err := os.Stat(path); err != nil {
-		return
-	}
-	if lock, ok, err := tryLock(path); err == nil && ok {
-		_ = os.Remove(path)
-		_ = lock.unlock()
-	}
 }
 
 // place returns where a named subscription begins: behind what was acknowledged.
@@ -263,78 +191,4 @@ func (db *DB) moveCursor(ctx context.Context, name string, old, seq *uint64) (mo
 		return false, ErrUnknownOutcome
 	}
 	return false, wrapError(c.answer.Err)
-}
-
-// cursorStatus is what Status says of cursors.
-func (db *DB) cursorStatus(ctx context.Context) (list []CursorStatus, err error) {
-	all, committed, err := db.cursors(ctx)
-	for name, seq := range all {
-		list = append(list, CursorStatus{Name: name, Acked: seq, Lag: committed - min(seq, committed)})
-	}
-	slices.SortFunc(list, func(a, b CursorStatus) int { return cmp.Compare(a.Name, b.Name) })
-	return list, err
-}
-
-// cursors returns where all cursors stand and up to where the log is committed, at
-// some moment after the call.
-func (db *DB) cursors(ctx context.Context) (all map[string]uint64, committed uint64, err error) {
-	for {
-		s, err := db.route(ctx)
-		if err != nil {
-			return nil, 0, db.explain(err)
-		}
-		var body []byte
-		if s.leader != nil {
-			body, err = s.leader.cursors(ctx, nil)
-		} else {
-			var t msgType
-			t, body, err = s.remote.ask(ctx, appendHeader(nil, msgCursors))
-			if err == nil && t != msgCursorList {
-				err = fmt.Errorf("%w: reply type %d", errWire, t)
-			}
-		}
-		if err == nil {
-			return decodeCursors(body)
-		}
-		if errors.Is(err, errLost) {
-			err = db.leave(ctx, s)
-		}
-		if err != nil {
-			return nil, 0, db.explain(err)
-		}
-	}
-}
-
-// cursors appends the body of a msgCursorList.
-func (l *leader) cursors(ctx context.Context, dst []byte) ([]byte, error) {
-	if !l.gate.enter() {
-		return nil, errLost
-	}
-	defer l.gate.exit()
-	committed := l.word.Committed()
-	if err := l.machine.WaitApplied(ctx, committed); err != nil {
-		return nil, err
-	}
-	all := l.machine.Cursors()
-	dst = binary.AppendUvarint(dst, committed)
-	dst = binary.AppendUvarint(dst, uint64(len(all)))
-	for _, c := range all {
-		dst = appendBytes(dst, []byte(c.Name))
-		dst = binary.AppendUvarint(dst, c.Seq)
-	}
-	return dst, nil
-}
-
-func decodeCursors(body []byte) (all map[string]uint64, committed uint64, err error) {
-	r := reader{b: body}
-	committed = r.uvarint()
-	all = make(map[string]uint64)
-	for range r.count() {
-		name := string(r.bytes())
-		all[name] = r.uvarint()
-		if r.bad {
-			break
-		}
-	}
-	return all, committed, r.err()
 }
