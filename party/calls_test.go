@@ -8,97 +8,10 @@ import (
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2"
-	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/pebbleparty/pebbleparty/apply"
 	"github.com/pebbleparty/pebbleparty/party"
 )
-
-// inEveryRole runs f against a leader, a follower, and a handle that followed
-// until its leader, another process, was killed; those that follow with local reads
-// too.
-func inEveryRole(t *testing.T, f func(t *testing.T, db *party.DB)) {
-	opts := config{Sum: true}.options()
-	local := config{Sum: true, Local: true}.options()
-	askingTheLeader(t, f)
-	t.Run("local reads", func(t *testing.T) {
-		dir := newDirFor(t, opts.Pebble)
-		leads(t, open(t, dir, opts))
-		db := open(t, dir, local)
-		readsLocally(t, db)
-		f(t, db)
-		readsLocally(t, db)
-	})
-	t.Run("local reads after failover", func(t *testing.T) {
-		dir := newDirFor(t, opts.Pebble)
-		old := start(t, config{Dir: dir, Sum: true})
-		dbs := []*party.DB{open(t, dir, local), open(t, dir, local)}
-		for _, db := range dbs {
-			readsLocally(t, db)
-		}
-		old.kill()
-		for {
-			for _, db := range dbs {
-				s, err := db.Status(within(t))
-				must(t, err)
-				if s.Responding && s.Role == party.Following {
-					f(t, db)
-					readsLocally(t, db)
-					return
-				}
-			}
-		}
-	})
-}
-
-// askingTheLeader is inEveryRole without local reads.
-func askingTheLeader(t *testing.T, f func(t *testing.T, db *party.DB)) {
-	opts := config{Sum: true}.options()
-	t.Run("leader", func(t *testing.T) {
-		db := open(t, newDirFor(t, opts.Pebble), opts)
-		leads(t, db)
-		f(t, db)
-	})
-	t.Run("follower", func(t *testing.T) {
-		dir := newDirFor(t, opts.Pebble)
-		leads(t, open(t, dir, opts))
-		db := open(t, dir, opts)
-		hasRole(t, db, party.Following)
-		f(t, db)
-	})
-	t.Run("follower of another process", func(t *testing.T) {
-		dir := newDirFor(t, opts.Pebble)
-		start(t, config{Dir: dir, Sum: true})
-		db := open(t, dir, opts)
-		hasRole(t, db, party.Following)
-		f(t, db)
-	})
-	t.Run("after failover", func(t *testing.T) {
-		dir := newDirFor(t, opts.Pebble)
-		p := start(t, config{Dir: dir, Sum: true})
-		db := open(t, dir, opts)
-		hasRole(t, db, party.Following)
-		p.kill()
-		f(t, db)
-		leads(t, db)
-	})
-	t.Run("follower after failover", func(t *testing.T) {
-		dir := newDirFor(t, opts.Pebble)
-		old := start(t, config{Dir: dir, Sum: true})
-		dbs := []*party.DB{open(t, dir, opts), open(t, dir, opts)}
-		old.kill()
-		for {
-			for _, db := range dbs {
-				s, err := db.Status(within(t))
-				must(t, err)
-				if s.Responding && s.Role == party.Following {
-					f(t, db)
-					return
-				}
-			}
-		}
-	})
-}
 
 func TestDB_Conforms(t *testing.T) {
 	inEveryRole(t, func(t *testing.T, db *party.DB) {
@@ -359,26 +272,6 @@ func unsupported(t *testing.T, db *party.DB) {
 	}
 }
 
-// huge is never touched, so it costs no memory.
-var huge = make([]byte, party.MaxBatch+1)
-
-func tooLarge(t *testing.T, db *party.DB) {
-	ctx := within(t)
-	k := []byte("k")
-	want(t, db.Set(ctx, k, huge, nil), party.ErrTooLarge)
-	want(t, db.Set(ctx, huge, nil, nil), party.ErrTooLarge)
-	want(t, db.Merge(ctx, k, huge, nil), party.ErrTooLarge)
-	want(t, db.Delete(ctx, huge, nil), party.ErrTooLarge)
-	want(t, db.DeleteRange(ctx, k, huge, nil), party.ErrTooLarge)
-	_, err := db.CompareAndSwap(ctx, k, huge, nil, nil)
-	want(t, err, party.ErrTooLarge)
-	_, err = db.CompareAndSwap(ctx, k, nil, huge, nil)
-	want(t, err, party.ErrTooLarge)
-	if has, err := db.Has(ctx, k); has || err != nil {
-		t.Errorf("Has after refused writes: %t, %v", has, err)
-	}
-}
-
 func reusedSlices(t *testing.T, db *party.DB) {
 	ctx := within(t)
 	key, value := make([]byte, 8), make([]byte, 8)
@@ -424,36 +317,6 @@ func reusedSlices(t *testing.T, db *party.DB) {
 	}
 }
 
-// everyCall makes one call of each kind and hands over its error.
-func everyCall(ctx context.Context, db *party.DB, check func(name string, err error)) {
-	k, v := []byte("k"), []byte("1")
-	_, err := db.Get(ctx, k)
-	check("Get", err)
-	_, err = db.GetMany(ctx, [][]byte{k})
-	check("GetMany", err)
-	_, err = db.Has(ctx, k)
-	check("Has", err)
-	check("Set", db.Set(ctx, k, v, nil))
-	check("Delete", db.Delete(ctx, k, nil))
-	check("DeleteRange", db.DeleteRange(ctx, k, v, nil))
-	check("Merge", db.Merge(ctx, k, v, nil))
-	var b pebble.Batch
-	_ = b.Set(k, v, nil)
-	_, err = db.Apply(ctx, &b, nil)
-	check("Apply", err)
-	_, err = db.CompareAndSwap(ctx, k, nil, v, nil)
-	check("CompareAndSwap", err)
-	it, err := db.NewIter(ctx, nil)
-	if err == nil {
-		it.First()
-		err = it.Close()
-	}
-	check("NewIter", err)
-	_, err = db.Status(ctx)
-	check("Status", err)
-	check("Resign", db.Resign(ctx))
-}
-
 func deadContexts(t *testing.T, db *party.DB) {
 	dead, cancel := context.WithCancel(context.Background())
 	cancel()
@@ -481,83 +344,6 @@ func deadContexts(t *testing.T, db *party.DB) {
 	want(t, it.Close(), context.Canceled)
 }
 
-func pattern(n int) []byte {
-	b := make([]byte, n)
-	for i := range min(n, 251) { // a prime, so that no shifted piece looks the same
-		b[i] = byte(i)
-	}
-	for done := min(n, 251); done > 0 && done < n; done *= 2 {
-		copy(b[done:], b[:done])
-	}
-	return b
-}
-
-func sizes(t *testing.T, db *party.DB) {
-	ctx := within(t)
-	list := []int{1, 100, 1<<20 - 100, 1 << 20, 5 << 20}
-	if raceEnabled {
-		list[4] = 2<<20 + 1 // still in pieces; the race detector makes every byte dear
-	}
-	var keys [][]byte
-	for _, n := range list {
-		key := fmt.Appendf(nil, "size %08d", n)
-		keys = append(keys, key)
-		value := pattern(n)
-		must(t, db.Set(ctx, key, value, pebble.NoSync))
-		v, err := db.Get(ctx, key)
-		must(t, err)
-		if !bytes.Equal(v, value) {
-			t.Errorf("a value of %d bytes came back as another of %d", n, len(v))
-		}
-		if swapped, err := db.CompareAndSwap(ctx, key, value, value, pebble.NoSync); !swapped || err != nil {
-			t.Errorf("a value of %d bytes: swapped %t, %v", n, swapped, err)
-		}
-	}
-	values, err := db.GetMany(ctx, keys)
-	must(t, err)
-	for i, n := range list {
-		if !bytes.Equal(values[i], pattern(n)) {
-			t.Errorf("GetMany: %d bytes for a value of %d", len(values[i]), n)
-		}
-	}
-	i := 0
-	it, err := db.NewIter(ctx, nil)
-	must(t, err)
-	for k, v := range it.All() {
-		if i == len(keys) || !bytes.Equal(k, keys[i]) || len(v) != list[i] {
-			t.Fatalf("iterator: %q with %d bytes", k, len(v))
-		}
-		i++
-	}
-	must(t, it.Close())
-	key := pattern(1<<20 + 1)
-	must(t, db.Set(ctx, key, []byte("v"), pebble.NoSync))
-	expect(t, db, string(key), "v")
-}
-
-func largeBatch(t *testing.T, db *party.DB) {
-	ctx := within(t)
-	var b pebble.Batch
-	var keys [][]byte
-	entries := 10_000
-	if raceEnabled {
-		entries = 6000 // still longer than a message
-	}
-	for i := range entries {
-		keys = append(keys, fmt.Appendf(nil, "key %06d", i))
-		must(t, b.Set(keys[i], fmt.Appendf(nil, "value %200d", i), nil))
-	}
-	_, err := db.Apply(ctx, &b, nil)
-	must(t, err)
-	values, err := db.GetMany(ctx, keys)
-	must(t, err)
-	for i, v := range values {
-		if string(v) != fmt.Sprintf("value %200d", i) {
-			t.Fatalf("key %d is %q", i, v)
-		}
-	}
-}
-
 func statusOfAll(t *testing.T, db *party.DB) {
 	ctx := within(t)
 	var b pebble.Batch
@@ -572,100 +358,5 @@ func statusOfAll(t *testing.T, db *party.DB) {
 	})
 	if !s.Responding || s.Committed < seq || s.Term == 0 || s.LeaderPID == 0 || s.FirstSeq == 0 || len(s.Database) != 32 {
 		t.Errorf("status after sequence number %d: %+v", seq, s)
-	}
-}
-
-func TestDB_TakesHundredMegabytes(t *testing.T) {
-	if testing.Short() || raceEnabled {
-		t.Skip("takes long with -race or on a small machine (-short)")
-	}
-	dir := t.TempDir()
-	leader := open(t, dir, nil)
-	follower := open(t, dir, nil)
-	value := pattern(100 << 20)
-	must(t, follower.Set(within(t), []byte("big"), value, nil))
-	for name, db := range map[string]*party.DB{"leader": leader, "follower": follower} {
-		v, err := db.Get(within(t), []byte("big"))
-		if err != nil || !bytes.Equal(v, value) {
-			t.Errorf("%s: %d bytes, %v", name, len(v), err)
-		}
-	}
-}
-
-func TestDB_ClosedTwice(t *testing.T) {
-	dir := newDir(t)
-	leader, follower := open(t, dir, nil), open(t, dir, nil)
-	for name, db := range map[string]*party.DB{"follower": follower, "leader": leader} {
-		must(t, db.Close())
-		for range 2 {
-			want(t, db.Close(), party.ErrClosed)
-		}
-		everyCall(within(t), db, func(call string, err error) {
-			if err == nil {
-				t.Errorf("%s: %s worked after Close", name, call)
-			} else {
-				want(t, err, party.ErrClosed)
-			}
-		})
-	}
-}
-
-// TestDB_CloseEndsCalls: calls under way while the handle closes are done or
-// fail with ErrClosed; none hangs.
-func TestDB_CloseEndsCalls(t *testing.T) {
-	for round := range 6 {
-		dir := newDir(t)
-		dbs := []*party.DB{open(t, dir, nil), open(t, dir, nil)}
-		ended := make(chan error, 16)
-		begun := make(chan struct{}, 16)
-		for i := range 16 {
-			db := dbs[i%2]
-			go func() {
-				for n := 0; ; n++ {
-					if err := db.Set(within(t), fmt.Append(nil, i), nil, nil); err != nil {
-						ended <- err
-						return
-					}
-					if n == 1 {
-						begun <- struct{}{}
-					}
-				}
-			}()
-		}
-		for range 16 {
-			receive(t, "a writer to begin", begun)
-		}
-		must(t, dbs[round%2].Close())
-		must(t, dbs[1-round%2].Close())
-		for range 16 {
-			want(t, receive(t, "a call to end", ended), party.ErrClosed)
-		}
-	}
-}
-
-func TestOpen_ReportsAllInvalidOptions(t *testing.T) {
-	dir := t.TempDir()
-	lock, err := pebble.LockDirectory(dir, vfs.Default)
-	must(t, err)
-	defer func() { must(t, lock.Close()) }()
-	_, err = party.Open(within(t), dir, &party.Options{
-		Pebble:    &pebble.Options{ReadOnly: true, ErrorIfExists: true, FS: vfs.NewMem(), Lock: lock},
-		Retention: party.Retention{MaxAge: -1},
-	})
-	if err == nil {
-		t.Fatal("invalid options were accepted")
-	}
-	for _, name := range []string{"ReadOnly", "ErrorIfExists", "FS", "Lock", "MaxAge"} {
-		if !bytes.Contains([]byte(err.Error()), []byte(name)) {
-			t.Errorf("%s is not named: %v", name, err)
-		}
-	}
-}
-
-func TestOpen_LeavesOptionsAlone(t *testing.T) {
-	o := &party.Options{Pebble: &pebble.Options{}}
-	open(t, newDir(t), o)
-	if o.Pebble.Comparer != nil || o.Pebble.FS != nil || o.Pebble.Lock != nil || o.Pebble.DisableWAL || o.Logger != nil || o.Retention != (party.Retention{}) {
-		t.Errorf("Open wrote to its options: %+v", o)
 	}
 }
