@@ -2,153 +2,20 @@ package snapshot_test
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
-	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
 
-	"github.com/pebbleparty/pebbleparty/apply"
 	"github.com/pebbleparty/pebbleparty/eventlog"
 	"github.com/pebbleparty/pebbleparty/snapshot"
 )
-
-// origin is what a leader has open, for replicas in the same process.
-type origin struct {
-	t           testing.TB
-	dir         string
-	m           *apply.Machine
-	log         *eventlog.Log
-	word        *eventlog.Commit
-	g           apply.Group
-	number      uint64
-	checkpoints uint64
-	o           snapshot.ReplicaOptions
-}
-
-type silent struct{}
-
-func (silent) Infof(string, ...any)              {}
-func (silent) Errorf(string, ...any)             {}
-func (silent) Fatalf(format string, args ...any) { panic(fmt.Sprintf(format, args...)) }
-
-func newOrigin(t testing.TB) *origin {
-	t.Helper()
-	o := &origin{t: t, dir: t.TempDir()}
-	po := &pebble.Options{FS: vfs.Default, Logger: silent{}}
-	must(t, os.Mkdir(filepath.Join(o.dir, "party"), 0o700))
-	lock, err := pebble.LockDirectory(o.dir, vfs.Default)
-	must(t, err)
-	o.m, err = apply.Open(o.dir, po, lock, slog.New(slog.DiscardHandler))
-	must(t, err)
-	path := func(name string) string { return filepath.Join(o.dir, "party", name) }
-	o.log, err = eventlog.Open(path("log"), eventlog.Options{FS: vfs.Default, SegmentBytes: 64 << 10, ChunkBytes: 4 << 10})
-	must(t, err)
-	must(t, o.m.Recover(o.log, vfs.Default, path("log")))
-	o.word, err = eventlog.OpenCommit(path("commit"), o.log.ID())
-	must(t, err)
-	t.Cleanup(func() {
-		must(t, errors.Join(o.m.Close(false), o.log.Abort(), o.word.Close(), lock.Close()))
-		if left := o.replicas(); len(left) > 0 && !t.Failed() {
-			t.Errorf("replicas %q are left", left)
-		}
-	})
-	_, seq, err := o.log.StartTerm(log0)
-	must(t, err)
-	o.word.SetCommitted(seq)
-	must(t, o.m.ApplyTerm(seq))
-	o.o = snapshot.ReplicaOptions{
-		Root: path("replicas"), Log: path("log"), Commit: path("commit"), Pebble: po,
-		Logger: slog.New(slog.DiscardHandler),
-		Checkpoint: func(_ context.Context, id string) (string, error) {
-			o.checkpoints++
-			path, err := snapshot.CheckpointPath(path("replicas"), id, o.checkpoints)
-			if err != nil {
-				return "", err
-			}
-			return path, o.m.Checkpoint(path)
-		},
-	}
-	return o
-}
-
-func (o *origin) set(key, value string) (seq uint64) {
-	o.t.Helper()
-	return o.write(&apply.Command{Repr: apply.ReprSet([]byte(key), []byte(value))})
-}
-
-// cursor makes a cursor that stands at seq.
-func (o *origin) cursor(name string, seq uint64) {
-	o.t.Helper()
-	var c apply.Command
-	apply.MoveCursor(&c, name, nil, &seq)
-	o.write(&c)
-}
-
-func (o *origin) write(c *apply.Command) (seq uint64) {
-	o.t.Helper()
-	o.number++
-	o.m.Begin(&o.g, o.log.Last()+1, log0)
-	c.Number, c.Low = o.number, o.number
-	binary.LittleEndian.PutUint64(c.Origin[:], 1)
-	if a := o.g.Judge(c); a.Outcome != apply.OutcomeDone {
-		o.t.Fatalf("%+v", a)
-	}
-	_, err := o.log.Append(o.g.Entries(), false)
-	must(o.t, err)
-	o.word.SetCommitted(o.log.Last())
-	must(o.t, o.m.Apply(&o.g))
-	return o.log.Last()
-}
-
-// retain lets go of all log that recovery does not need.
-func (o *origin) retain() {
-	o.t.Helper()
-	must(o.t, o.m.Flush(nil))
-	durable, err := o.m.Durable()
-	must(o.t, err)
-	must(o.t, o.log.Retain(eventlog.Retention{MaxBytes: 1}, durable))
-}
-
-func (o *origin) replicas() (names []string) {
-	o.t.Helper()
-	entries, err := os.ReadDir(o.o.Root)
-	if !errors.Is(err, os.ErrNotExist) {
-		must(o.t, err)
-	}
-	for _, e := range entries {
-		names = append(names, e.Name())
-	}
-	return names
-}
-
-func (o *origin) replica() *snapshot.Replica {
-	o.t.Helper()
-	r, err := snapshot.OpenReplica(o.t.Context(), o.o)
-	must(o.t, err)
-	o.t.Cleanup(func() { must(o.t, r.Close()) })
-	return r
-}
-
-func (o *origin) see(r *snapshot.Replica, key, value string) {
-	o.t.Helper()
-	v, err := r.View(o.t.Context(), 0)
-	must(o.t, err)
-	got, err := v.Get(nil, []byte(key))
-	if err != nil || string(got) != value || v.Seq() != o.log.Last() {
-		o.t.Fatalf("at %d key %s is %.40q, %v; want %.40q at %d", v.Seq(), key, got, err, value, o.log.Last())
-	}
-	must(o.t, v.Close())
-}
 
 func TestReplica_SeesAllThatIsCommitted(t *testing.T) {
 	o := newOrigin(t)
@@ -157,14 +24,6 @@ func TestReplica_SeesAllThatIsCommitted(t *testing.T) {
 	must(t, o.m.Flush(nil))
 	o.see2(o.replica(), 50)
 	o.see2(r, 50)
-}
-
-func (o *origin) see2(r *snapshot.Replica, n int) {
-	o.t.Helper()
-	for i := range n {
-		o.set("k", fmt.Sprint(i))
-		o.see(r, "k", fmt.Sprint(i))
-	}
 }
 
 func TestReplica_SeesWhatItIsTold(t *testing.T) {
@@ -382,117 +241,6 @@ func TestReplica_ContextEndsWhileAnotherWorks(t *testing.T) {
 	must(t, r.Close())
 	if _, err := r.View(t.Context(), 0); !errors.Is(err, snapshot.ErrReplicaClosed) {
 		t.Errorf("view of a closed one: %v", err)
-	}
-}
-
-// Sweeps that go on all the time take nothing from those who live or are being made.
-func TestSweep_TakesNothingFromTheLiving(t *testing.T) {
-	o := newOrigin(t)
-	sweeping, stop := context.WithCancel(t.Context())
-	var sweepers, makers sync.WaitGroup
-	var sweeps atomic.Int64
-	for range 2 {
-		sweepers.Go(func() {
-			for sweeping.Err() == nil {
-				if _, err := snapshot.Sweep(sweeping, o.o.Root); err != nil {
-					t.Errorf("sweep: %v", err)
-				}
-				sweeps.Add(1)
-			}
-		})
-	}
-	enough := errors.New("enough")
-	for range 4 {
-		makers.Go(func() {
-			options := o.o
-			options.Checkpoint = func(_ context.Context, id string) (string, error) {
-				path, err := snapshot.CheckpointPath(o.o.Root, id, 1)
-				if err == nil {
-					err = os.Mkdir(path, 0o700)
-				}
-				for at := sweeps.Load(); err == nil && sweeps.Load() < at+3; { // sweeps pass over it
-					_, err = os.Stat(path)
-				}
-				if err != nil {
-					t.Errorf("the folder was taken away: %v", err)
-				}
-				return "", enough
-			}
-			for range 50 {
-				if _, err := snapshot.OpenReplica(context.Background(), options); !errors.Is(err, enough) {
-					t.Errorf("open: %v", err)
-				}
-			}
-		})
-	}
-	makers.Wait()
-	stop()
-	sweepers.Wait()
-	_, err := snapshot.Sweep(t.Context(), o.o.Root)
-	must(t, err)
-}
-
-// A process that gives up while the leader makes a checkpoint for it removes its
-// folder, and the leader what it has made too late. While the process lives the
-// folder is left alone.
-func TestReclaim_WhatNobodyWaitsFor(t *testing.T) {
-	o := newOrigin(t)
-	o.set("k", "v")
-	options := o.o
-	id, gone := "", errors.New("gave up")
-	options.Checkpoint = func(ctx context.Context, of string) (string, error) {
-		path, err := o.o.Checkpoint(ctx, of)
-		must(t, err)
-		id = of
-		must(t, snapshot.Reclaim(o.o.Root, id))
-		if _, err := os.Stat(path); err != nil {
-			t.Errorf("a checkpoint that is waited for: %v", err)
-		}
-		return "", gone
-	}
-	if _, err := snapshot.OpenReplica(t.Context(), options); !errors.Is(err, gone) {
-		t.Fatal(err)
-	}
-	late := filepath.Join(o.o.Root, id, "7")
-	must(t, os.MkdirAll(filepath.Dir(late), 0o700)) // as a checkpoint does, which is still being made
-	must(t, o.m.Checkpoint(late))
-	must(t, snapshot.Reclaim(o.o.Root, id))
-	if left := o.replicas(); len(left) > 0 {
-		t.Errorf("replicas %q are left", left)
-	}
-}
-
-func TestSweep_LeavesWhatIsNotOurs(t *testing.T) {
-	root := t.TempDir()
-	dead := filepath.Join(root, strings.Repeat("ab", 16))
-	must(t, os.MkdirAll(filepath.Join(dead, "1"), 0o700))
-	must(t, os.WriteFile(filepath.Join(dead, "1", "000001.sst"), nil, 0o600))
-	must(t, os.Mkdir(filepath.Join(root, "else"), 0o700))
-	must(t, os.WriteFile(filepath.Join(root, strings.Repeat("cd", 16)), nil, 0o600))
-	n, err := snapshot.Sweep(t.Context(), root)
-	must(t, err)
-	entries, err := os.ReadDir(root)
-	must(t, err)
-	if n != 1 || len(entries) != 2 {
-		t.Errorf("removed %d, %d are left", n, len(entries))
-	}
-	if n, err := snapshot.Sweep(t.Context(), filepath.Join(root, "none")); n != 0 || err != nil {
-		t.Errorf("no folder at all: %d, %v", n, err)
-	}
-}
-
-func TestCheckpointPath_StaysWithinReplicas(t *testing.T) {
-	root := t.TempDir()
-	id := strings.Repeat("ab", 16)
-	must(t, os.Mkdir(filepath.Join(root, id), 0o700))
-	for _, id := range []string{"", ".", "..", "../" + id, id + "/..", strings.Repeat("../", 10) + "aa", id[:30], id + "00", id} {
-		if path, err := snapshot.CheckpointPath(root, id, 1); err == nil {
-			t.Errorf("%q gives %s", id, path)
-		}
-	}
-	must(t, os.WriteFile(filepath.Join(root, id, "lock"), nil, 0o600))
-	if path, err := snapshot.CheckpointPath(root, id, 7); err != nil || path != filepath.Join(root, id, "7") {
-		t.Errorf("%s, %v", path, err)
 	}
 }
 
