@@ -29,11 +29,7 @@ func failNth(kind string, n int, forever bool, err error, written int) func(op) 
 // writer took away again, goes on where the log goes on.
 func TestReader_LeavesASegmentThatFoundNoRoom(t *testing.T) {
 	for _, rotated := range []bool{false, true} { // does the log go on in a segment of that name, or in another?
-		fs := memFS(t)
-		h := &hookFS{FS: fs}
-		o := small(fs)
-		o.FS = h
-		l := lead(t, o)
+		fs, h, o, l := hooked(t)
 		add(t, l, true, entry(2, 200))
 		var r *eventlog.Reader
 		noRoom := failNth("write", 2, false, syscall.ENOSPC, 64)
@@ -84,11 +80,7 @@ func TestLog_GoesOnAfterFullDisk(t *testing.T) {
 		{"write the frames, short", 10, failNth("write", 1, false, syscall.ENOSPC, 50)},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			fs := memFS(t)
-			h := &hookFS{FS: fs}
-			o := small(fs)
-			o.FS = h
-			l := lead(t, o)
+			fs, h, o, l := hooked(t)
 			add(t, l, true, entry(2, 200))
 			h.reset(c.before)
 			_, err := l.Append([][]byte{[]byte(entry(3, c.size)), []byte(entry(4, 0))}, true)
@@ -117,11 +109,7 @@ func TestLog_GoesOnAfterFullDisk(t *testing.T) {
 
 // While a new segment cannot be made, nothing more goes to the old one: a power cut could bring back the file.
 func TestLog_KeepsTryingTheNewSegment(t *testing.T) {
-	fs := memFS(t)
-	h := &hookFS{FS: fs}
-	o := small(fs)
-	o.FS = h
-	l := lead(t, o)
+	fs, h, _, l := hooked(t)
 	h.reset(failNth("syncdir", 1, true, errDisk, 0))
 	for _, size := range []int{1990, 1} {
 		if _, err := l.Append([][]byte{make([]byte, size)}, true); !errors.Is(err, errDisk) {
@@ -154,11 +142,7 @@ func TestLog_FailsForGood(t *testing.T) {
 		}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			fs := memFS(t)
-			h := &hookFS{FS: fs}
-			o := small(fs)
-			o.FS = h
-			l := lead(t, o)
+			fs, h, o, l := hooked(t)
 			add(t, l, true, entry(2, 20))
 			h.reset(c.before)
 			_, err := l.Append([][]byte{[]byte(entry(3, 70))}, true)
@@ -206,11 +190,7 @@ func TestLog_RewritesWhatMayNotBeOnTheDisk(t *testing.T) {
 		{"all but the reservation behind them", 4, header + term + 120, header + term + 120 + 40, startTerm},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			fs := memFS(t)
-			h := &hookFS{FS: fs}
-			o := small(fs)
-			o.FS = h
-			l := lead(t, o)
+			_, h, o, l := hooked(t)
 			for _, e := range []string{"two", "three", "four"} {
 				add(t, l, true, e)
 			}

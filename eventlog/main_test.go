@@ -73,6 +73,16 @@ func lead(t testing.TB, o eventlog.Options) *eventlog.Log {
 	return l
 }
 
+// hooked begins a log on a file system that operations can be hooked into; o is what it was opened with.
+func hooked(t testing.TB) (fs *vfs.MemFS, h *hookFS, o eventlog.Options, l *eventlog.Log) {
+	t.Helper()
+	fs = memFS(t)
+	h = &hookFS{FS: fs}
+	o = small(fs)
+	o.FS = h
+	return fs, h, o, lead(t, o)
+}
+
 func add(t testing.TB, l *eventlog.Log, sync bool, entries ...string) uint64 {
 	t.Helper()
 	b := make([][]byte, len(entries))

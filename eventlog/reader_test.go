@@ -157,11 +157,7 @@ func TestReader_TailsInProcess(t *testing.T) {
 }
 
 func TestReader_NeverBeyondTheLimit(t *testing.T) {
-	fs := memFS(t)
-	h := &hookFS{FS: fs}
-	o := small(fs)
-	o.FS = h
-	l := lead(t, o)
+	fs, h, _, l := hooked(t)
 	r, err := eventlog.OpenReader(fs, logDir, 0)
 	must(t, err)
 	defer r.Close()
@@ -266,11 +262,7 @@ func TestReader_ReportsDamageInEverySegment(t *testing.T) {
 
 // A segment that could not be made, and was made anew, may have been opened by a reader in between.
 func TestReader_LeavesASegmentThatWasMadeAnew(t *testing.T) {
-	fs := memFS(t)
-	h := &hookFS{FS: fs}
-	o := small(fs)
-	o.FS = h
-	l := lead(t, o)
+	fs, h, _, l := hooked(t)
 	var r *eventlog.Reader
 	h.reset(func(o op) (int, error) {
 		if o.kind != "syncdir" || r != nil {
