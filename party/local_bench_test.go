@@ -48,31 +48,7 @@ func BenchmarkLocalReads(b *testing.B) {
 	b.Run("get-64", func(b *testing.B) {
 		rounds(b, 64, func(g, i int) { get(g*1000 + i) }, func(g, i int) { floor(g*1000 + i) })
 	})
-	b.Run("iterate", func(b *testing.B) {
-		pairs(b, func(int) {
-			it, err := db.NewIter(ctx, nil)
-			must(b, err)
-			n := 0
-			for range it.All() {
-				n++
-			}
-			must(b, it.Close())
-			if n != benchKeys {
-				b.Fatal(n)
-			}
-		}, func(int) {
-			it, err := plain.NewIter(nil)
-			must(b, err)
-			n := 0
-			for ok := it.First(); ok; ok = it.Next() {
-				n += len(it.Value()) / 100
-			}
-			must(b, it.Close())
-			if n != benchKeys {
-				b.Fatal(n)
-			}
-		})
-	})
+	b.Run("iterate", func(b *testing.B) { iterates(b, db.NewIter, plain) })
 	b.Run("open", func(b *testing.B) {
 		for b.Loop() {
 			other := openLocal()

@@ -50,3 +50,24 @@ func (r *replay) upTo(t testing.TB, seq uint64) map[string]string {
 		must(t, r.db.Apply(&b, pebble.NoSync))
 	}
 }
+
+// eachEntry calls f with every entry in the files of the log.
+func eachEntry(t testing.TB, dir string, f func(seq uint64, e apply.Entry)) {
+	t.Helper()
+	r, err := eventlog.OpenReader(vfs.Default, filepath.Join(dir, "party", "log"), 1)
+	must(t, err)
+	defer func() { must(t, r.Close()) }()
+	for {
+		rec, ok, err := r.Next(1 << 61)
+		must(t, err)
+		if !ok {
+			return
+		}
+		if rec.Kind != eventlog.KindEntry {
+			continue
+		}
+		e, err := apply.DecodeEntry(rec.Payload)
+		must(t, err)
+		f(rec.Seq, e)
+	}
+}

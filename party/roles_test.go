@@ -29,17 +29,9 @@ func inEveryRole(t *testing.T, f func(t *testing.T, db *party.DB)) {
 			readsLocally(t, db)
 		}
 		old.kill()
-		for {
-			for _, db := range dbs {
-				s, err := db.Status(within(t))
-				must(t, err)
-				if s.Responding && s.Role == party.Following {
-					f(t, db)
-					readsLocally(t, db)
-					return
-				}
-			}
-		}
+		db := follower(t, dbs...)
+		f(t, db)
+		readsLocally(t, db)
 	})
 }
 
@@ -79,15 +71,23 @@ func askingTheLeader(t *testing.T, f func(t *testing.T, db *party.DB)) {
 		old := start(t, config{Dir: dir, Sum: true})
 		dbs := []*party.DB{open(t, dir, opts), open(t, dir, opts)}
 		old.kill()
-		for {
-			for _, db := range dbs {
-				s, err := db.Status(within(t))
-				must(t, err)
-				if s.Responding && s.Role == party.Following {
-					f(t, db)
-					return
-				}
+		f(t, follower(t, dbs...))
+	})
+}
+
+// follower returns the one of dbs that follows, once the other leads and answers.
+func follower(t *testing.T, dbs ...*party.DB) (found *party.DB) {
+	t.Helper()
+	until(t, "one of the handles follows", func() bool {
+		for _, db := range dbs {
+			s, err := db.Status(within(t))
+			must(t, err)
+			if s.Responding && s.Role == party.Following {
+				found = db
+				return true
 			}
 		}
+		return false
 	})
+	return found
 }

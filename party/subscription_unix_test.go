@@ -11,11 +11,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/cockroachdb/pebble/v2/vfs"
 	"golang.org/x/sys/unix"
 
 	"github.com/pebbleparty/pebbleparty/apply"
-	"github.com/pebbleparty/pebbleparty/eventlog"
 )
 
 // crew are processes that share a directory. Each does one thing; one that is
@@ -87,24 +85,12 @@ func (c *crew) halt(i int) {
 // entries reads all batches from the files of the log: sequence number and hash.
 func entries(t testing.TB, dir string) (all [][2]uint64) {
 	t.Helper()
-	r, err := eventlog.OpenReader(vfs.Default, filepath.Join(dir, "party", "log"), 1)
-	must(t, err)
-	defer func() { must(t, r.Close()) }()
-	for {
-		rec, ok, err := r.Next(1 << 61)
-		must(t, err)
-		if !ok {
-			return all
+	eachEntry(t, dir, func(seq uint64, e apply.Entry) {
+		if !e.Cursor {
+			all = append(all, [2]uint64{seq, hashOps(e.Repr)})
 		}
-		if rec.Kind == eventlog.KindEntry {
-			e, err := apply.DecodeEntry(rec.Payload)
-			must(t, err)
-			if e.Cursor {
-				continue
-			}
-			all = append(all, [2]uint64{rec.Seq, hashOps(e.Repr)})
-		}
-	}
+	})
+	return all
 }
 
 // Three processes write, three subscribe, from the start, from now and from the

@@ -11,30 +11,15 @@ import (
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
-	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/pebbleparty/pebbleparty/apply"
-	"github.com/pebbleparty/pebbleparty/eventlog"
 	"github.com/pebbleparty/pebbleparty/party"
 )
 
 // eachBatch calls f with every batch in the files of the log.
 func eachBatch(t testing.TB, dir string, f func(seq uint64, ops []party.Op)) {
 	t.Helper()
-	r, err := eventlog.OpenReader(vfs.Default, filepath.Join(dir, "party", "log"), 1)
-	must(t, err)
-	defer func() { must(t, r.Close()) }()
-	for {
-		rec, ok, err := r.Next(1 << 61)
-		must(t, err)
-		if !ok {
-			return
-		}
-		if rec.Kind != eventlog.KindEntry {
-			continue
-		}
-		e, err := apply.DecodeEntry(rec.Payload)
-		must(t, err)
+	eachEntry(t, dir, func(seq uint64, e apply.Entry) {
 		var ops []party.Op
 		all := apply.ReadOps(e.Repr)
 		for op, ok := all.Next(); ok; op, ok = all.Next() {
@@ -47,8 +32,8 @@ func eachBatch(t testing.TB, dir string, f func(seq uint64, ops []party.Op)) {
 			}
 			ops = append(ops, o)
 		}
-		f(rec.Seq, ops)
-	}
+		f(seq, ops)
+	})
 }
 
 // touches tells whether one of ops concerns a key within bounds.
