@@ -2,6 +2,7 @@ package party_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -87,4 +88,66 @@ func ExampleIterator_Backward() {
 	// k2=4
 	// k1=1
 	// k0=0
+}
+
+// The loop as Pebble's own iterators have it. Whether it ended at the last key or
+// by an error is what Close tells.
+func ExampleIterator_First() {
+	ctx := context.Background()
+	db, done := exampleDB()
+	defer done()
+	for _, k := range []string{"a", "b", "c"} {
+		check(db.Set(ctx, []byte(k), nil, pebble.NoSync))
+	}
+
+	it, err := db.NewIter(ctx, nil)
+	check(err)
+	for it.First(); it.Valid(); it.Next() {
+		fmt.Printf("%s\n", it.Key())
+	}
+	check(it.Close())
+	// Output:
+	// a
+	// b
+	// c
+}
+
+// The last key of each group, from the last group to the first, without a look at
+// the keys between.
+func ExampleIterator_SeekLT() {
+	ctx := context.Background()
+	db, done := exampleDB()
+	defer done()
+	for _, k := range []string{"2023/april", "2023/may", "2024/june", "2025/july", "2025/june"} {
+		check(db.Set(ctx, []byte(k), nil, pebble.NoSync))
+	}
+
+	it, err := db.NewIter(ctx, &party.IterOptions{KeysOnly: true})
+	check(err)
+	for ok := it.Last(); ok; ok = it.SeekLT(it.Key()[:5]) {
+		fmt.Printf("%s\n", it.Key())
+	}
+	check(it.Close())
+	// Output:
+	// 2025/june
+	// 2024/june
+	// 2023/may
+}
+
+// An error ends a loop as the last key does.
+func ExampleIterator_Error() {
+	db, done := exampleDB()
+	defer done()
+	ctx, cancel := context.WithCancel(context.Background())
+	check(db.Set(ctx, []byte("k"), nil, pebble.NoSync))
+
+	it, err := db.NewIter(ctx, nil)
+	check(err)
+	cancel()
+	for range it.All() {
+		fmt.Println("not reached")
+	}
+	fmt.Println(errors.Is(it.Error(), context.Canceled))
+	_ = it.Close() // says the same
+	// Output: true
 }

@@ -103,6 +103,27 @@ func ExampleTruncatedError() {
 	// Output: true true
 }
 
+// Who comes back so late that the log has not what comes next any more.
+func ExampleCompactedError() {
+	ctx := context.Background()
+	db, done := exampleDB()
+	defer done()
+	for range 4 {
+		check(db.Set(ctx, []byte("k"), make([]byte, 1<<20), pebble.NoSync))
+	}
+	st, err := db.Status(ctx)
+	check(err)
+	first, err := db.Trim(ctx, st.Committed)
+	check(err)
+
+	_, err = db.Subscribe(ctx, &party.SubscribeOptions{From: 1})
+	var compacted *party.CompactedError
+	if errors.As(err, &compacted) {
+		fmt.Println(compacted.First == first) // Watch gives all keys, and goes on from there
+	}
+	// Output: true
+}
+
 func ExampleSubscription_Close() {
 	ctx := context.Background()
 	db, done := exampleDB()
@@ -230,4 +251,37 @@ func ExampleDB_Watch() {
 	// Output:
 	// ready: map[fruit/apple:red]
 	// now: map[fruit/apple:red fruit/lemon:yellow]
+}
+
+// One change at a time: the keys that are there, in order, and then what happens.
+func ExampleWatcher_Next() {
+	ctx := context.Background()
+	db, done := exampleDB()
+	defer done()
+	check(db.Set(ctx, []byte("apple"), []byte("red"), nil))
+	check(db.Set(ctx, []byte("lemon"), []byte("yellow"), nil))
+
+	w, err := db.Watch(ctx, nil)
+	check(err)
+	defer w.Close()
+	check(db.Delete(ctx, []byte("apple"), nil)) // behind the moment that w began with
+	for range 4 {
+		c, err := w.Next(ctx)
+		check(err)
+		fmt.Println(c.Kind)
+		if c.Kind == party.ChangeKey {
+			fmt.Printf("\t%s=%s\n", c.Key, c.Value)
+		}
+		for _, op := range c.Event.Ops {
+			fmt.Printf("\t%s %s\n", op.Kind, op.Key)
+		}
+	}
+	// Output:
+	// key
+	// 	apple=red
+	// key
+	// 	lemon=yellow
+	// ready
+	// event
+	// 	Delete apple
 }
