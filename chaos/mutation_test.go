@@ -64,7 +64,7 @@ func buildMutated(t *testing.T) (path string) {
 	path = filepath.Join(t.TempDir(), "chaos.test")
 	out, err := exec.Command("go", "test", "-c", "-tags", "mutation", "-o", path, ".").CombinedOutput()
 	if errors.Is(err, exec.ErrNotFound) {
-		t.Skip("there is no go in PATH to build the broken programs with")
+		t.Skip("there is no go in PATH to build the broken programs with (https://go.dev/dl)")
 	}
 	if err != nil {
 		t.Fatalf("build: %v\n%s", err, out)
@@ -85,7 +85,7 @@ func mutated(program, mutation, job string) func() (*exec.Cmd, error) {
 // seconds finds it, and finds nothing where none is broken.
 func TestRun_FindsEveryMutation(t *testing.T) {
 	if testing.Short() {
-		t.Skip("takes a minute")
+		t.Skip("builds this test again and runs it with each mutation, which takes a minute: run it without -short")
 	}
 	program := buildMutated(t)
 	known(t, program)

@@ -190,7 +190,7 @@ func TestServer_OpensNoPort(t *testing.T) {
 	mine := map[string]bool{}
 	fds, err := os.ReadDir("/proc/self/fd")
 	if err != nil {
-		t.Skip("no /proc")
+		t.Skip("no /proc to see this process's sockets in: run this on Linux")
 	}
 	for _, fd := range fds {
 		link, _ := os.Readlink("/proc/self/fd/" + fd.Name())

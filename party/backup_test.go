@@ -413,7 +413,7 @@ func TestRestore_ThroughASymbolicLink(t *testing.T) {
 	must(t, os.Mkdir(to, 0o700))
 	link := filepath.Join(above, "link")
 	if err := os.Symlink(to, link); err != nil {
-		t.Skip(err) // Windows lets few make one
+		t.Skipf("cannot make a symbolic link (on Windows it takes developer mode): %v", err)
 	}
 	restore(t, full, link, nil, seq)
 	restore(t, inc, link, nil, upTo)

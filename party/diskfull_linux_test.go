@@ -25,7 +25,7 @@ func smallDisk(t *testing.T, size int) (disk, dir string) {
 	disk = t.TempDir()
 	err := unix.Mount("tmpfs", disk, "tmpfs", 0, fmt.Sprint("size=", size))
 	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES) || errors.Is(err, unix.ENODEV) {
-		t.Skipf("cannot mount a tmpfs for a disk that can be full (it takes root): %v", err)
+		t.Skipf("cannot mount a tmpfs for a disk that can be full (run this as root): %v", err)
 	}
 	must(t, err)
 	t.Cleanup(func() {

@@ -88,7 +88,7 @@ func TestOpen_OneDirectoryUnderManyNames(t *testing.T) {
 	dir := newDir(t)
 	link := filepath.Join(t.TempDir(), "link")
 	if err := os.Symlink(dir, link); err != nil {
-		t.Skipf("no symbolic links here: %v", err)
+		t.Skipf("cannot make a symbolic link (on Windows it takes developer mode): %v", err)
 	}
 	t.Chdir(filepath.Dir(dir))
 	base := filepath.Base(dir)
@@ -120,7 +120,7 @@ func TestOpen_OneDirectoryUnderManyNames(t *testing.T) {
 // removed, and does not lead beside it.
 func TestOpen_LockFileRemoved(t *testing.T) {
 	if runtime.GOOS == "windows" {
-		t.Skip("Windows does not remove a file that is open")
+		t.Skip("Windows removes no file that is open, as the lock file is: run this on Unix")
 	}
 	dir := newDir(t)
 	leader := start(t, config{Dir: dir})
@@ -143,7 +143,7 @@ func TestOpen_LockFileRemoved(t *testing.T) {
 
 func TestOpen_LockFileRemovedInOneProcess(t *testing.T) {
 	if runtime.GOOS == "windows" {
-		t.Skip("Windows does not remove a file that is open")
+		t.Skip("Windows removes no file that is open, as the lock file is: run this on Unix")
 	}
 	dir := newDir(t)
 	leader := open(t, dir, nil)
@@ -161,7 +161,7 @@ func TestOpen_EndpointLost(t *testing.T) {
 	for _, name := range []string{"endpoint", "nats.sock"} {
 		t.Run(name, func(t *testing.T) {
 			if runtime.GOOS == "windows" && name == "nats.sock" {
-				t.Skip("there are named pipes on Windows")
+				t.Skip("there is no socket file on Windows, which has named pipes: run this on Unix")
 			}
 			dir := newDir(t)
 			leader, follower := open(t, dir, nil), open(t, dir, nil)
@@ -237,7 +237,7 @@ func TestOpen_Fails(t *testing.T) {
 	}
 	t.Run("not writable", func(t *testing.T) {
 		if os.Geteuid() == 0 || runtime.GOOS == "windows" {
-			t.Skip("permissions do not hold for the superuser, nor on Windows")
+			t.Skip("permissions of folders do not hold for the superuser, nor on Windows: run this as another user on Unix")
 		}
 		dir := filepath.Join(t.TempDir(), "db")
 		must(t, os.Mkdir(dir, 0o500))
@@ -295,7 +295,7 @@ func TestOpen_FindsLeaderWhoseFilesWereRemoved(t *testing.T) {
 	for _, name := range []string{"endpoint", "nats.sock"} {
 		t.Run(name, func(t *testing.T) {
 			if name == "nats.sock" && runtime.GOOS == "windows" {
-				t.Skip("a named pipe cannot be removed")
+				t.Skip("there is no socket file on Windows, which has named pipes: run this on Unix")
 			}
 			dir := newDir(t)
 			open(t, dir, nil)

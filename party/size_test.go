@@ -109,7 +109,7 @@ func largeBatch(t *testing.T, db *party.DB) {
 
 func TestDB_TakesHundredMegabytes(t *testing.T) {
 	if testing.Short() || raceEnabled {
-		t.Skip("takes long with -race or on a small machine (-short)")
+		t.Skip("100 MB through a socket take long: run it without -race and -short")
 	}
 	dir := t.TempDir()
 	leader := open(t, dir, nil)

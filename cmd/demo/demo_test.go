@@ -191,7 +191,7 @@ func TestDemo_Status(t *testing.T) {
 
 func TestDemo_HoldEndsCleanly(t *testing.T) {
 	if runtime.GOOS == "windows" {
-		t.Skip("a process cannot be interrupted there")
+		t.Skip("Windows has no signal that interrupts another process: run this on Unix")
 	}
 	dir := filepath.Join(t.TempDir(), "db")
 	holder := hold(t, dir)
@@ -208,7 +208,7 @@ func TestDemo_HoldEndsCleanly(t *testing.T) {
 
 func TestDemo_StoppedLeader(t *testing.T) {
 	if runtime.GOOS == "windows" {
-		t.Skip("a process cannot be stopped there")
+		t.Skip("Windows has no signal that stops a process: run this on Unix")
 	}
 	dir := filepath.Join(t.TempDir(), "db")
 	holder := hold(t, dir)

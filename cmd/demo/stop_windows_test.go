@@ -5,5 +5,9 @@ import (
 	"testing"
 )
 
-func stop(t *testing.T, _ *exec.Cmd)   { t.Skip("a process cannot be stopped here") }
-func resume(t *testing.T, _ *exec.Cmd) { t.Skip("a process cannot be stopped here") }
+// Windows has no signal that stops a process; tests of that are skipped before they
+// come here.
+const noStop = "Windows has no signal that stops a process: run this on Unix"
+
+func stop(t *testing.T, _ *exec.Cmd)   { t.Skip(noStop) }
+func resume(t *testing.T, _ *exec.Cmd) { t.Skip(noStop) }
