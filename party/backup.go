@@ -168,9 +168,8 @@ func (db *DB) backupError(ctx context.Context, err error) error {
 // the stream, so several may follow each other in one file.
 //
 // A full backup goes into an empty or missing directory, or the one that a symbolic
-// link leads to: it is built beside and
-// renamed into place when it is whole and durable, so dir has all of it or
-// nothing. (A crash can leave a folder .<name>.restore-* beside dir, which may be
+// link leads to: it is built beside and renamed into place when it is whole and
+// durable, so dir has all of it or nothing. (A crash can leave a folder .<name>.restore-* beside dir, which may be
 // removed.) The new database has an identity of its own and the keys of the old
 // one; sequence numbers go on behind the one that is returned.
 // Named subscriptions stand where they stood; there is no log of what they had not

@@ -22,15 +22,17 @@
 //
 // # Concurrency
 //
-// All methods of DB and Snapshot may be called from any goroutine. An Iterator is
-// for one goroutine at a time.
+// All methods of DB and Snapshot may be called from any goroutine. An Iterator, a
+// Subscription, a Watcher and a LogReader are for one goroutine at a time; Close and Ack
+// of a Subscription and Close of a Watcher may be called from any.
 //
 // All calls take a context and block until they are answered or it ends. While
 // there is no leader they wait for the next one; a leader that is stopped keeps
 // them waiting.
 //
 // Keys and values that are passed in are read before a call returns and may be
-// reused after it. Slices that are returned belong to the caller.
+// reused after it. Slices that are returned belong to the caller, but for the Key
+// and Value of an Iterator, which are valid until it moves.
 //
 // # Files on disk
 //
