@@ -1,10 +1,12 @@
 package party_test
 
 import (
+	"bytes"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"sync"
@@ -16,6 +18,128 @@ import (
 	"github.com/pebbleparty/pebbleparty/eventlog"
 	"github.com/pebbleparty/pebbleparty/party"
 )
+
+// files returns a picture of all files below dir.
+func files(t testing.TB, dir string) map[string]string {
+	t.Helper()
+	m := make(map[string]string)
+	must(t, filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() || !d.Type().IsRegular() {
+			return err
+		}
+		b, err := os.ReadFile(path)
+		m[path] = string(b)
+		return err
+	}))
+	return m
+}
+
+// closedDB returns a database that was written by a process; killed, or closed.
+func closedDB(t *testing.T, killed bool) string {
+	t.Helper()
+	dir := t.TempDir()
+	p := start(t, config{Dir: dir})
+	p.do(request{Op: "sets", Key: []byte("a"), Value: pattern(500), N: 400, NoSync: true})
+	p.do(request{Op: "resign"}) // flushed
+	p.do(request{Op: "sets", Key: []byte("b"), Value: pattern(500), N: 20})
+	if killed {
+		p.kill()
+	} else {
+		p.end()
+	}
+	return dir
+}
+
+func TestVerify_FindsNothingWrong(t *testing.T) {
+	for _, killed := range []bool{false, true} {
+		t.Run(fmt.Sprint("killed ", killed), func(t *testing.T) {
+			dir := closedDB(t, killed)
+			before := files(t, dir)
+			v, err := party.Verify(within(t), dir)
+			must(t, err)
+			sameKeys(t, "the files after it", files(t, dir), before)
+			if v.Live || v.Tables == 0 || v.Entries != 420 || v.LastSeq < 420 || killed != (v.Applied < v.LastSeq) || v.Compared != v.Keys {
+				t.Errorf("%+v", v)
+			}
+			db := open(t, dir, quietly())
+			set(t, db, "c", "1")
+			if v, err = party.Verify(within(t), dir); err != nil || !v.Live || v.Keys != 421 || v.Entries != 421 || v.Compared != 421 {
+				t.Errorf("live: %+v, %v", v, err)
+			}
+			if left := replicaFolders(t, dir); len(left) > 0 {
+				t.Errorf("%q are left", left)
+			}
+		})
+	}
+	if _, err := party.Verify(within(t), filepath.Join(t.TempDir(), "none")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("no folder: %v", err)
+	}
+	empty := t.TempDir()
+	if _, err := party.Verify(within(t), empty); !errors.Is(err, os.ErrNotExist) || len(files(t, empty)) > 0 {
+		t.Errorf("an empty folder: %v", err)
+	}
+	if v, err := party.Verify(within(t), plain(t, nil)); err != nil || v.Keys == 0 || v.LastSeq != 0 {
+		t.Errorf("a database of plain Pebble: %+v, %v", v, err)
+	}
+}
+
+func TestVerify_FindsDamage(t *testing.T) {
+	glob := func(t *testing.T, pattern string) string {
+		names, err := filepath.Glob(pattern)
+		must(t, err)
+		if len(names) == 0 {
+			t.Fatalf("no file %s", pattern)
+		}
+		return names[0]
+	}
+	flip := func(t *testing.T, name string, at func(size int) int) {
+		b, err := os.ReadFile(name)
+		must(t, err)
+		b[at(len(b))] ^= 0x10
+		must(t, os.WriteFile(name, b, 0o600))
+	}
+	change := func(t *testing.T, dir string, do func(db *pebble.DB) error) {
+		db, err := pebble.Open(dir, &pebble.Options{Logger: silent{}})
+		must(t, err)
+		must(t, errors.Join(do(db), db.Flush(), db.Close()))
+	}
+	for name, damage := range map[string]func(t *testing.T, dir string){
+		"a block of a table": func(t *testing.T, dir string) { flip(t, glob(t, dir+"/*.sst"), func(int) int { return 700 }) },
+		"the end of a table": func(t *testing.T, dir string) { flip(t, glob(t, dir+"/*.sst"), func(n int) int { return n - 3 }) },
+		"a missing table":    func(t *testing.T, dir string) { must(t, os.Remove(glob(t, dir+"/*.sst"))) },
+		"a record of the log": func(t *testing.T, dir string) {
+			flip(t, glob(t, dir+"/party/log/*.log"), func(int) int { return 5000 })
+		},
+		"the log cut": func(t *testing.T, dir string) {
+			must(t, os.Truncate(glob(t, dir+"/party/log/*.log"), 20_000))
+		},
+		"the end of the log, which was synced": func(t *testing.T, dir string) {
+			name := glob(t, dir+"/party/log/*.log")
+			b, err := os.ReadFile(name)
+			must(t, err)
+			at := bytes.LastIndex(b, []byte("b000015")) - 100
+			clear(b[at:])
+			must(t, os.WriteFile(name, b, 0o600))
+		},
+		"the log missing": func(t *testing.T, dir string) { must(t, os.RemoveAll(dir+"/party/log")) },
+		"a key changed behind the log": func(t *testing.T, dir string) {
+			change(t, dir, func(db *pebble.DB) error { return db.Set([]byte("a000007"), []byte("x"), nil) })
+		},
+		"a key deleted behind the log": func(t *testing.T, dir string) {
+			change(t, dir, func(db *pebble.DB) error { return db.Delete([]byte("a000007"), nil) })
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := closedDB(t, true)
+			damage(t, dir)
+			v, err := party.Verify(within(t), dir)
+			if !errors.Is(err, party.ErrCorrupt) && !(name == "a missing table" && err != nil) {
+				t.Errorf("%+v, %v", v, err)
+			}
+			t.Log(err)
+		})
+	}
+}
 
 // acked has a named subscription acknowledge one event and returns its number.
 func acked(t testing.TB, db *party.DB, name string) uint64 {
