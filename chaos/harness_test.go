@@ -159,7 +159,7 @@ var jobs = map[string]*chaos.Job{
 			os.WriteFile(filepath.Join(dirOf(), "..", "000001.sst.tmp"), nil, 0o600))
 	}),
 	"closes badly": {Workloads: []chaos.Workload{badEnd{}}},
-	"counter": {Options: chaos.StandardOptions(), Workloads: []chaos.Workload{Counter{}}},
+	"counter":      {Options: chaos.StandardOptions(), Workloads: []chaos.Workload{Counter{}}},
 	// A write that is said to be synced, and is not.
 	"unsynced": {Workloads: []chaos.Workload{liar{}}},
 	"deaf":     jobOf(own{spoil: func(context.Context, *chaos.Lane) error { select {} }}),
