@@ -27,8 +27,12 @@ type notifier struct {
 
 	waits atomic.Int64 // on the list: all that the sequencer looks at while there are none
 
-	mu   sync.Mutex
-	list map[waiter]*wait
+	mu      sync.Mutex
+	list    map[waiter]*wait
+	ranges  int        // of all on the list
+	through uint64     // what is on the list has been held against all up to here
+	quiet   []heard    // of the look that goes on: not touched so far
+	ops     []apply.Op // of the entry that is looked at
 
 	rung chan struct{} // capacity 1: news is not empty
 	news struct {
@@ -42,9 +46,6 @@ type notifier struct {
 	// Owned by run.
 	entries []byte
 	marks   []mark
-	ops     []apply.Op // of the entry that is looked at
-	quiet   []heard
-	through uint64 // what is on the list has been held against all up to here
 }
 
 // waiter is who waits: a handle over its connection, or a subscription of this
@@ -66,6 +67,9 @@ type wait struct {
 	tell    func(notice) // must not block
 }
 
+// weight is about how many comparisons an operation costs.
+func (w *wait) weight() int { return max(1, len(w.ranges)) }
+
 type mark struct {
 	seq uint64
 	end int
@@ -85,6 +89,14 @@ const (
 	// looks for himself.
 	newsBytes  = 64 << 10
 	newsChecks = 1 << 14
+
+	// The sequencer looks by itself if that takes it a few microseconds: one or two
+	// entries and not many who wait. So a lone writer's event is on its way as
+	// soon as the answer is, and not behind the waking of a goroutine. nearBytes
+	// bounds the bytes of entries times the ranges that they are held against.
+	nearEntries = 2
+	nearWaits   = 16
+	nearBytes   = 16 << 10
 
 	// noticeAfter is how long a wait stays without an answer. Those who wait then
 	// know that they have read up to where the log is now, and not retention's next
@@ -114,9 +126,10 @@ func (n *notifier) add(who waiter, w *wait) {
 			n.mu.Unlock()
 			return // requests may overtake each other on their way here
 		}
-		n.waits.Add(-1)
+		n.remove(who)
 	}
 	n.list[who] = w
+	n.ranges += w.weight()
 	n.waits.Add(1)
 	committed := n.word.Committed()
 	if committed > w.after {
@@ -138,6 +151,7 @@ func (n *notifier) drop(who waiter) {
 }
 
 func (n *notifier) remove(who waiter) {
+	n.ranges -= n.list[who].weight()
 	delete(n.list, who)
 	n.waits.Add(-1)
 }
@@ -145,9 +159,37 @@ func (n *notifier) remove(who waiter) {
 // committed is called by the sequencer after it has advanced the commit word
 // over entries, the first of which has the sequence number first.
 func (n *notifier) committed(first uint64, entries [][]byte) {
-	if n.waits.Load() > 0 {
+	if n.waits.Load() > 0 && !n.lookNow(first, entries) {
 		n.ring(first, entries)
 	}
+}
+
+// lookNow is look for the sequencer; false: it would take too long, or run has to
+// look at something before.
+func (n *notifier) lookNow(first uint64, entries [][]byte) bool {
+	if len(entries) > nearEntries || !n.mu.TryLock() {
+		return false
+	}
+	size := 0
+	for _, e := range entries {
+		size += len(e)
+	}
+	n.news.Lock()
+	pending := n.news.missed || len(n.news.marks) > 0
+	n.news.Unlock()
+	if pending || len(n.list) > nearWaits || size*n.ranges > nearBytes {
+		n.mu.Unlock()
+		return false
+	}
+	most := first + uint64(len(entries)) - 1
+	n.begin(most)
+	var told []heard
+	checks := 0
+	for i, e := range entries {
+		told = n.hold(told, first+uint64(i), e, &checks)
+	}
+	n.end(most, told)
+	return true
 }
 
 // ring leaves the entries for run. It takes the time of a copy, and no more.
@@ -186,6 +228,7 @@ func (n *notifier) run(ctx context.Context) {
 
 // look holds the news against the list.
 func (n *notifier) look() {
+	n.mu.Lock()
 	n.news.Lock()
 	most, missed := n.news.most, n.news.missed
 	n.entries, n.news.entries = n.news.entries, n.entries[:0]
@@ -193,26 +236,18 @@ func (n *notifier) look() {
 	n.news.missed = false
 	n.news.Unlock()
 
-	n.mu.Lock()
-	committed := n.word.Committed()
-	n.quiet = n.quiet[:0]
-	for who, w := range n.list {
-		if w.after < most { // else it came after the news
-			n.quiet = append(n.quiet, heard{who, w, n.through})
+	n.begin(most)
+	var told []heard
+	if missed {
+		told = append(told, n.quiet...)
+	} else {
+		at, checks := 0, 0
+		for _, m := range n.marks {
+			told = n.hold(told, m.seq, n.entries[at:m.end], &checks)
+			at = m.end
 		}
 	}
-	told := n.quiet
-	if !missed {
-		told = n.touched()
-	}
-	for _, h := range told {
-		n.remove(h.who)
-	}
-	n.through = most
-	n.mu.Unlock()
-	for _, h := range told {
-		h.tell(notice{Through: max(h.through, h.after), Committed: committed})
-	}
+	n.end(most, told)
 }
 
 // heard is a wait that the news are held against: nothing up to through touches it.
@@ -222,27 +257,46 @@ type heard struct {
 	through uint64
 }
 
-// touched takes out of quiet, and returns, those whom the news touch. Each entry
-// is decoded once.
-func (n *notifier) touched() (told []heard) {
-	at, checks := 0, 0
-	for _, m := range n.marks {
-		if len(n.quiet) == 0 {
-			break
+// begin begins a look at what was committed up to most: nobody is touched so far.
+// mu is held.
+func (n *notifier) begin(most uint64) {
+	n.quiet = n.quiet[:0]
+	for who, w := range n.list {
+		if w.after < most { // else it came after the news
+			n.quiet = append(n.quiet, heard{who, w, n.through})
 		}
-		entry := n.entries[at:m.end]
-		at = m.end
-		readable := n.decode(entry)
-		n.quiet = slices.DeleteFunc(n.quiet, func(h heard) bool {
-			if m.seq <= h.after || readable && !n.touches(h.ranges, &checks) {
-				return false
-			}
-			h.through = m.seq - 1
-			told = append(told, h)
-			return true
-		})
 	}
+}
+
+// hold moves those whom an entry touches from quiet to told. The entry is decoded
+// once for all of them. mu is held.
+func (n *notifier) hold(told []heard, seq uint64, entry []byte, checks *int) []heard {
+	if len(n.quiet) == 0 {
+		return told
+	}
+	readable := n.decode(entry)
+	n.quiet = slices.DeleteFunc(n.quiet, func(h heard) bool {
+		if seq <= h.after || readable && !n.touches(h.ranges, checks) {
+			return false
+		}
+		h.through = seq - 1
+		told = append(told, h)
+		return true
+	})
 	return told
+}
+
+// end ends a look. mu is held, and let go.
+func (n *notifier) end(most uint64, told []heard) {
+	committed := n.word.Committed()
+	for _, h := range told {
+		n.remove(h.who)
+	}
+	n.through = most
+	n.mu.Unlock()
+	for _, h := range told {
+		h.tell(notice{Through: max(h.through, h.after), Committed: committed})
+	}
 }
 
 // decode reads the operations of an entry; false: whoever reads it says why not.

@@ -3,7 +3,9 @@ package party
 import (
 	"bytes"
 	"fmt"
+	"math/rand/v2"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -19,6 +21,7 @@ type bench struct {
 	n    *notifier
 	word *eventlog.Commit
 	got  map[string][]notice
+	late bool // run has other things to do
 }
 
 func newBench(t *testing.T) *bench {
@@ -48,6 +51,13 @@ func (b *bench) commit(keys ...string) {
 	}
 	b.word.SetCommitted(first + uint64(len(keys)) - 1)
 	b.n.committed(first, entries)
+	if !b.late {
+		b.look()
+	}
+}
+
+// look does what run does.
+func (b *bench) look() {
 	select {
 	case <-b.n.rung:
 		b.n.look()
@@ -106,6 +116,66 @@ func TestNotifier_LaterRequestReplaces(t *testing.T) {
 	b.n.drop(who("w"))
 	b.n.drop(who("w"))
 	b.waits(0)
+}
+
+// Groups of all sizes, some looked at by the sequencer and some by run, which comes late:
+// nobody is told to pass over what touches him, and nobody is forgotten.
+func TestNotifier_RandomNews(t *testing.T) {
+	for seed := range uint64(300) {
+		rng := rand.New(rand.NewPCG(seed, 11))
+		b := newBench(t)
+		key := func() string { return string(rune('a' + rng.IntN(8))) }
+		all := make([]string, 11) // by sequence number
+		type asked struct {
+			after uint64
+			bounds
+		}
+		waits := make(map[string]asked)
+		touched := func(w asked, through uint64) bool {
+			for _, k := range all[w.after+1 : through+1] {
+				if k >= string(w.lower) && k < string(w.upper) {
+					return true
+				}
+			}
+			return false
+		}
+		for step := range 60 {
+			b.late = rng.IntN(2) == 0
+			switch rng.IntN(4) {
+			case 0:
+				lower := key()
+				w := asked{uint64(len(all) - 1), bounds{[]byte(lower), []byte(lower + "~")}}
+				name := fmt.Sprint(rng.IntN(25))
+				b.wait(name, uint64(step), w.after, w.bounds)
+				waits[name] = w
+			case 1:
+				b.look()
+			default:
+				keys := make([]string, 1+rng.IntN(4))
+				for i := range keys {
+					keys[i] = key() + strings.Repeat("x", rng.IntN(2)*rng.IntN(1500))
+				}
+				all = append(all, keys...)
+				b.commit(keys...)
+			}
+			for name, got := range b.got {
+				w := waits[name]
+				if len(got) != 1 || got[0].Through < w.after || touched(w, got[0].Through) {
+					t.Fatalf("seed %d: %s, who waits behind %d for %q, was told %v; the keys are %.3q", seed, name, w.after, w.lower, got, all)
+				}
+				delete(b.got, name)
+				delete(waits, name)
+			}
+			if len(b.n.rung) > 0 {
+				continue // run will look
+			}
+			for name, w := range waits {
+				if touched(w, uint64(len(all)-1)) {
+					t.Fatalf("seed %d: %s, who waits behind %d for %q, was not told; the keys are %.3q", seed, name, w.after, w.lower, all)
+				}
+			}
+		}
+	}
 }
 
 // What is too much to look at concerns everybody.
