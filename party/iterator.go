@@ -162,31 +162,27 @@ func (it *Iterator) SeekLT(key []byte) bool {
 // Next moves to the next key and tells whether there is one. An iterator that
 // has not been positioned, or stands in front of the first key, moves to that.
 func (it *Iterator) Next() bool {
-	switch p := it.own; {
-	case p == nil:
-		return it.move(false)
-	case it.quick():
-		if p.ok = p.it.Next(); p.ok {
-			return true
-		}
-		return it.came(false)
+	if it.quick() && it.own.it.Forth() {
+		return true
 	}
-	return it.step(false)
+	return it.advance(false)
 }
 
 // Prev moves to the key before and tells whether there is one. An iterator that
 // has not been positioned, or stands behind the last key, moves to that.
 func (it *Iterator) Prev() bool {
-	switch p := it.own; {
-	case p == nil:
-		return it.move(true)
-	case it.quick():
-		if p.ok = p.it.Prev(); p.ok {
-			return true
-		}
-		return it.came(true)
+	if it.quick() && it.own.it.Back() {
+		return true
 	}
-	return it.step(true)
+	return it.advance(true)
+}
+
+// advance moves where quick does not do.
+func (it *Iterator) advance(reverse bool) bool {
+	if it.own != nil {
+		return it.step(reverse)
+	}
+	return it.move(reverse)
 }
 
 // seek positions the iterator anew; like Pebble's it then forgets an error.
@@ -203,19 +199,14 @@ func (it *Iterator) seek(at snapshot.Position) bool {
 // context.
 const contextEvery = 64
 
-// quick tells whether nothing has to be looked at before own.it may move on.
+// quick tells whether nothing has to be looked at before own.it may move on to a key.
 func (it *Iterator) quick() bool {
-	it.moves++
-	return it.own.ok && it.own.lent && it.moves%contextEvery != 0 && !it.own.revoked.Load()
-}
-
-// came notes that own.it came to an end, or failed.
-func (it *Iterator) came(reverse bool) bool {
-	it.below = reverse
-	if err := it.own.it.Error(); err != nil {
-		it.fail(wrapError(err))
+	p := it.own
+	if p == nil {
+		return false
 	}
-	return false
+	it.moves++
+	return p.ok && p.plain && it.moves%contextEvery != 0 && !p.revoked.Load()
 }
 
 // step moves where the state is in this process.
@@ -397,15 +388,18 @@ func (it *Iterator) Value() []byte {
 		switch {
 		case !p.ok || p.keysOnly:
 			return nil
-		case p.lent:
-			v, err := p.it.Value()
-			if err != nil {
-				it.fail(wrapError(err))
-				return nil
-			}
-			return v
+		case !p.lent:
+			return slices.Clip(p.value)
 		}
-		return slices.Clip(p.value)
+		v, err := p.it.Value()
+		switch {
+		case err != nil:
+			it.fail(wrapError(err))
+			return nil
+		case v == nil:
+			return []byte{} // for it is there
+		}
+		return v
 	}
 	if !it.Valid() {
 		return nil

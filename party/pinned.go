@@ -27,6 +27,7 @@ type pinned struct {
 	keysOnly bool
 	over     error  // when it was revoked
 	lent     bool   // by a replica; mu, key and value are not used
+	plain    bool   // lent, and it.Plain: most moves need no more than Pebble's
 	freed    func() // called once it is closed; nil: nobody has to know
 
 	revoked atomic.Bool // with lent: it is to move no more
@@ -172,7 +173,7 @@ func (ps *pins) pin(p *pinned, from snapshot.Source, b snapshot.Bounds, cmp *peb
 		}
 		return err
 	}
-	p.pins, p.keysOnly, p.it = ps, b.KeysOnly, it
+	p.pins, p.keysOnly, p.plain, p.it = ps, b.KeysOnly, p.lent && it.Plain(), it
 	ps.add(p)
 	if at == nil {
 		return nil
