@@ -83,7 +83,14 @@ func (w *world) apply(b *pebble.Batch) {
 
 const worldKeys = 1500
 
-func worldKey(i int) []byte { return fmt.Appendf(nil, "k%05d", i) }
+// worldKey is the key of that index, in order. The last of them come behind the
+// reserved ones.
+func worldKey(i int) []byte {
+	if i >= worldKeys*9/10 {
+		return fmt.Appendf(nil, "\xff\xffq%05d", i)
+	}
+	return fmt.Appendf(nil, "k%05d", i)
+}
 
 // worldValue is mostly small; a large one does not fit a page.
 func worldValue(rng *rand.Rand, large bool) []byte {
