@@ -177,6 +177,7 @@ func (l *leader) beginTerm() error {
 		return err
 	}
 	l.replayed = int(min(l.log.Last()-before, 1<<20)) * 128 // a guess at the size is enough
+	last := l.log.Last()                                    // before StartTerm skips numbers that were promised
 	term, seq, err := l.log.StartTerm(time.Now())
 	if err != nil {
 		return fmt.Errorf("begin a term: %w", err)
@@ -190,7 +191,7 @@ func (l *leader) beginTerm() error {
 	// A word that is new, or not the last leader's, or a log that is shorter than
 	// the word says, as a disk that failed may leave it: replicas must not go by what
 	// they have.
-	if t := l.word.Term(); t == 0 || t != l.term-1 || l.word.Committed() >= seq {
+	if t := l.word.Term(); t == 0 || t != l.term-1 || l.word.Committed() > last {
 		if err := snapshot.Revoke(l.ctx, l.db.path("replicas")); err != nil {
 			return err
 		}

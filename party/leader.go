@@ -85,20 +85,8 @@ func (l *leader) join() (idle bool) {
 		l.work.Wait()
 		close(done)
 	}()
-	var broken <-chan struct{}
-	if l.machine != nil {
-		broken = l.machine.Failed()
-	}
-	select {
-	case <-done:
-		idle = true
-	case <-broken:
-		select {
-		case <-done:
-			idle = true
-		case <-time.After(time.Second):
-			l.db.log.Error("party: Pebble broke, and a goroutine does not come back from the disk or from it", "term", l.term)
-		}
+	if idle = l.finished(done); !idle {
+		l.db.log.Error("party: Pebble broke, and a goroutine does not come back from the disk or from it", "term", l.term)
 	}
 	l.replies.Lock()
 	l.replies.over = true
@@ -107,13 +95,33 @@ func (l *leader) join() (idle bool) {
 	return idle
 }
 
+// finished waits until done is closed. If Pebble broke, whoever closes it may be
+// stuck there for good: then it waits for a moment only, and returns false.
+func (l *leader) finished(done <-chan struct{}) bool {
+	var broken <-chan struct{}
+	if l.machine != nil {
+		broken = l.machine.Failed()
+	}
+	select {
+	case <-done:
+		return true
+	case <-broken:
+	}
+	select {
+	case <-done:
+		return true
+	case <-time.After(time.Second):
+		return false
+	}
+}
+
 // release gives up leadership, in the reverse order of acquire. With clean set
 // the state is made complete first, for plain Pebble to open.
 func (l *leader) release(clean bool) error {
 	idle, err := l.stopServing(errTermOver)
 	errs := []error{err}
-	if l.machine != nil {
-		l.scans.close()
+	if l.machine != nil && !l.scans.close() {
+		idle = false
 	}
 	if l.word != nil {
 		errs = append(errs, l.word.Close())
@@ -122,7 +130,7 @@ func (l *leader) release(clean bool) error {
 	if l.machine != nil && idle {
 		errs = append(errs, l.machine.Close(clean))
 	} else if l.machine != nil {
-		// Whoever is left in it would find it closed, which is a panic.
+		// Whoever is left in it would find it closed, which is a panic, or worse.
 		errs = append(errs, l.machine.Abandon())
 	}
 	if l.log != nil {

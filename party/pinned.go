@@ -30,7 +30,7 @@ type pinned struct {
 	plain    bool   // lent, and it.Plain: most moves need no more than Pebble's
 	freed    func() // called once it is closed; nil: nobody has to know
 
-	revoked atomic.Bool // with lent: it is to move no more
+	revoked atomic.Bool // it is to move no more, and whoever revoked it does not close it
 
 	mu sync.Mutex     // without lent: held during a move
 	it *snapshot.Iter // nil: it is closed
@@ -54,7 +54,7 @@ func (p *pinned) begin() error {
 		return nil
 	}
 	p.mu.Lock()
-	if p.it == nil {
+	if p.it == nil || p.revoked.Load() {
 		p.mu.Unlock()
 		return p.end(p.over)
 	}
@@ -128,7 +128,7 @@ func (p *pinned) shut() {
 	if p.lent { // else the owner has the copy, and this may be another goroutine
 		p.ok = false
 	}
-	if it != nil {
+	if it != nil && (p.lent || !p.revoked.Load()) { // else it is given up with its Pebble
 		_ = it.Close() // what it met has been reported to its reader
 	}
 	p.mu.Unlock()
@@ -143,6 +143,7 @@ func (p *pinned) shut() {
 type pins struct {
 	mu   sync.Mutex
 	open map[*pinned]struct{}
+	over bool // what they are of was given up
 }
 
 // pin fixes a point in time for an iterator of this process. The error is errLost
@@ -191,6 +192,9 @@ func (ps *pins) add(p *pinned) {
 		ps.open = make(map[*pinned]struct{})
 	}
 	ps.open[p] = struct{}{}
+	if ps.over {
+		p.revoked.Store(true)
+	}
 }
 
 // drop lets go of one point in time. It is in the table until it is closed, for
@@ -220,5 +224,16 @@ func (ps *pins) close() {
 		} else {
 			ps.drop(p)
 		}
+	}
+}
+
+// revoke has none of them move any more, and leaves them open: what they are of was
+// given up.
+func (ps *pins) revoke() {
+	ps.mu.Lock()
+	defer ps.mu.Unlock()
+	ps.over = true
+	for p := range ps.open {
+		p.revoked.Store(true)
 	}
 }

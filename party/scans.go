@@ -199,28 +199,23 @@ func (c *scans) sweep(now time.Time, amnesty bool) {
 	}
 }
 
-// close lets go of all points in time: Pebble cannot be closed before. Nobody
-// uses them any more, but perhaps a goroutine that is stuck in a Pebble that
-// broke; then they are given up with it.
-func (c *scans) close() {
+// close lets go of all points in time, as Pebble cannot be closed before, and tells
+// whether that came to an end. It does unless a goroutine is stuck in a Pebble that
+// broke; then they move no more, and are given up with it.
+func (c *scans) close() (freed bool) {
 	if c.conn != nil {
 		c.conn.Close()
 	}
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		select {
-		case <-c.l.machine.Failed():
-			return
-		default:
-		}
 		for _, cur := range c.open {
 			cur.free()
 		}
 		c.own.close()
 	}()
-	select {
-	case <-done:
-	case <-c.l.machine.Failed():
+	if freed = c.l.finished(done); !freed {
+		c.own.revoke()
 	}
+	return freed
 }
