@@ -20,6 +20,8 @@
 //   - Every acknowledged append is in the log once, under the sequence number
 //     that its writer was told; subscribers see all of them in order, without
 //     gap or repeat, over kills.
+//   - No subscription is silent for five seconds in which its process ran, and knew of
+//     something to be delivered.
 //   - A power cut takes writes with pebble.NoSync only, from the end of the log.
 //   - No call fails, none returns later than its context ends, and none of a
 //     process that was killed was overdue then. While the disk is full or breaks

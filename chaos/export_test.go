@@ -5,6 +5,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -170,3 +171,24 @@ func (d Disk) Durable() []string {
 	}
 	return slices.Sorted(maps.Keys(durable))
 }
+
+// PaceSilent is how many looks in a row may find that nothing was delivered.
+const PaceSilent = paceSilent
+
+// Pace is pace with names to call it by.
+type Pace struct{ *pace }
+
+// NewPaces returns the paces of n lanes of one workload.
+func NewPaces(n int) (paces []Pace) {
+	due := new(atomic.Uint64)
+	for range n {
+		paces = append(paces, Pace{newPace(due)})
+	}
+	return paces
+}
+
+func (p Pace) Due(seq uint64)       { p.knows(seq) }
+func (p Pace) Delivered(seq uint64) { p.reached(seq) }
+func (p Pace) Leave()               { p.leave() }
+func (p Pace) Look() error          { return p.look() }
+func (p Pace) Arrive()              { p.arrive() }

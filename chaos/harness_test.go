@@ -159,7 +159,15 @@ var jobs = map[string]*chaos.Job{
 			os.WriteFile(filepath.Join(dirOf(), "..", "000001.sst.tmp"), nil, 0o600))
 	}),
 	"closes badly": {Workloads: []chaos.Workload{badEnd{}}},
-	"counter":      {Options: chaos.StandardOptions(), Workloads: []chaos.Workload{Counter{}}},
+	// The subscription of the process 0 is there, and delivers nothing.
+	"hangs": jobOf(own{spoil: func(_ context.Context, l *chaos.Lane) error {
+		if l.Process == 0 {
+			l.Delivered(0)
+			l.Due(1)
+		}
+		return nil
+	}}),
+	"counter": {Options: chaos.StandardOptions(), Workloads: []chaos.Workload{Counter{}}},
 	// A write that is said to be synced, and is not.
 	"unsynced": {Workloads: []chaos.Workload{liar{}}},
 	"deaf":     jobOf(own{spoil: func(context.Context, *chaos.Lane) error { select {} }}),
@@ -252,6 +260,7 @@ func TestRun_Finds(t *testing.T) {
 		{"leaks", []string{
 			"leaks: process 0 has closed: goroutine ", "leaks: process 0 has closed: open 1 times: ",
 			"leaks: process 0 has closed: its replica is still there: ", "files: left behind: party/replicas/abab"}},
+		{"hangs", []string{"calls: process 0, own at", "the subscription has delivered 0 and then nothing for"}},
 		{"litters", []string{"files: left behind: party/s", "files: left behind: party/endpoint.new", "files: left behind: 000001.sst.tmp"}},
 	} {
 		t.Run(tc.job, func(t *testing.T) {

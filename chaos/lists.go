@@ -62,6 +62,9 @@ func (s Lists) Work(ctx context.Context, l *Lane) error {
 	}
 	err := l.Do(ctx, Op{Name: "append", Key: key, Write: true}, func(ctx context.Context) (string, error) {
 		seq, err := l.DB.Apply(ctx, &b, pebble.Sync)
+		if err == nil {
+			l.Due(seq)
+		}
 		return strconv.FormatUint(seq, 10), err
 	})
 	switch {
@@ -97,11 +100,13 @@ func (Lists) follow(ctx context.Context, l *Lane) error {
 		return err
 	}
 	defer sub.Close()
+	l.Delivered(from - 1)
 	for e, err := range sub.Events(ctx) {
 		if err != nil {
 			return err
 		}
 		l.Note(seenOf(e.Seq, e.Ops).String())
+		l.Delivered(e.Seq)
 		l.State = e.Seq + 1
 	}
 	return nil

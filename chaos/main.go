@@ -194,23 +194,35 @@ func (w *worker) tell(s said) {
 }
 
 // run works until standard input ends, and closes. Calls are under way as the
-// handle closes: that they end too is part of what is checked. It returns the
+// handle closes: that they end too is part of what is checked. Before it does,
+// subscriptions deliver what they owe. It returns the
 // folders that go with the handle and must be gone with it.
 func (w *worker) run(last map[string]string) (folders []string, err error) {
 	ctx, cancel := context.WithCancel(context.Background())
-	var lanes sync.WaitGroup
+	var lanes, watch sync.WaitGroup
+	var all []*Lane
 	for i, workload := range w.job.Workloads {
+		due := new(atomic.Uint64)
 		for index := range w.Lanes {
 			l := &Lane{
 				DB: w.db, workload: workload.Name(), out: w.out, timeout: w.Timeout,
 				ID:      fmt.Sprintf("%s-%d-%d-%d", workload.Name(), w.Place, w.N, index),
 				Process: w.Place, Index: index, Lanes: w.Lanes, last: last[noteKey(workload.Name(), index)],
 				Rand: rand.New(rand.NewPCG(w.Seed, uint64(w.Place)<<48|uint64(w.N)<<24|uint64(i)<<12|uint64(index))),
+				pace: newPace(due),
 			}
+			all = append(all, l)
 			lanes.Go(func() { w.lane(ctx, workload, l) })
 		}
 	}
+	stop := make(chan struct{})
+	watch.Go(func() { w.attend(all, stop) })
 	w.obey(ctx, &lanes)
+	for _, l := range all {
+		l.pace.arrive()
+	}
+	close(stop)
+	watch.Wait()
 	w.closing.Store(true)
 	folders = takeFootprint().holdings(w.DB)
 	err = w.db.Close()
@@ -224,6 +236,7 @@ func (w *worker) run(last map[string]string) (folders []string, err error) {
 
 // lane works until the handle closes.
 func (w *worker) lane(ctx context.Context, workload Workload, l *Lane) {
+	defer l.pace.leave()
 	pause := time.NewTimer(0)
 	defer pause.Stop()
 	for {

@@ -47,6 +47,8 @@ var mutations = []struct {
 		"bank", "not 16000"},
 	{"replay-loses-ops", "", chaos.Plan{Every: 250 * time.Millisecond, Faults: []chaos.FaultKind{chaos.KillLeader}},
 		"state", "the replica of process"},
+	{"lost-wake-up", "lists", chaos.Plan{Faults: []chaos.FaultKind{}},
+		"calls", "then nothing for"},
 }
 
 // ackBeforeSync is seen only when power is cut: what a killed process wrote is in

@@ -55,6 +55,7 @@ type Lane struct {
 	out      *recorder
 	timeout  time.Duration
 	last     string // last note of the processes before, in this place
+	pace     *pace
 }
 
 // Do runs call with a context that ends after Plan.CallTimeout, and records op
@@ -73,6 +74,20 @@ func (l *Lane) Do(ctx context.Context, op Op, call func(ctx context.Context) (ou
 // Note records text, which survives the death of the process, and comes back in
 // Evidence and in LastNote.
 func (l *Lane) Note(text string) { l.out.note(l, text) }
+
+// Due says that an event with the sequence number seq has committed: a call of this
+// process was told so. The subscriptions that this workload has in this process have
+// to deliver it, see Delivered.
+func (l *Lane) Due(seq uint64) { l.pace.knows(seq) }
+
+// Delivered says that the subscription of this lane has delivered everything up to
+// the sequence number seq: that of an event, and before the first, the one before
+// that which it was asked to begin with.
+//
+// From then on silence is a violation: that nothing was delivered for five seconds in
+// which something was Due and the process ran. A process that is to close waits, as
+// long as that, for what is due.
+func (l *Lane) Delivered(seq uint64) { l.pace.reached(seq) }
 
 // LastNote returns what Note was given last, by the lane of this workload and
 // Index in the processes that had this place before; "" if there was none. Notes

@@ -32,4 +32,7 @@ const (
 	// ReplayLosesOps: a replay drops the last operation of batches that have more
 	// than two.
 	ReplayLosesOps = false
+	// LostWakeUp: now and then the leader takes those who wait for events off its list
+	// and does not tell them.
+	LostWakeUp = false
 )

@@ -24,6 +24,7 @@ var (
 	StaleLocalRead   = chosen("stale-local-read")
 	SplitBatch       = chosen("split-batch")
 	ReplayLosesOps   = chosen("replay-loses-ops")
+	LostWakeUp       = chosen("lost-wake-up")
 )
 
 func chosen(name string) bool {
