@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 
 	"github.com/pebbleparty/pebbleparty/apply"
+	"github.com/pebbleparty/pebbleparty/internal/mutant"
 )
 
 // MaxCursors is how many names subscriptions may have, in one database, and
@@ -144,7 +145,11 @@ func (s *Subscription) note(ctx context.Context) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(s.life, cancel)() // Close waits for Next
-	if err := s.cursor.move(ctx, s, s.turn.next-1); err != nil {
+	read := s.turn.next - 1
+	if mutant.NoteTooFar {
+		read += 2
+	}
+	if err := s.cursor.move(ctx, s, read); err != nil {
 		s.db.log.Debug("party: note how far a subscription has come", "name", s.cursor.name, "err", err)
 	}
 }

@@ -2,6 +2,8 @@ package party_test
 
 import (
 	"bufio"
+	"bytes"
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -173,12 +175,16 @@ func (p *child) tail(ctx context.Context, r request) (int, error) {
 	return n, errors.New("the events ended")
 }
 
-// work takes events under the name Key until it sees a batch with the key "the
-// end", which it does not acknowledge, and acknowledges every third. It keeps a
-// journal in the file Value: of each event it got, and, with a hash of 0, of each
-// that it acknowledged.
+// work takes events under the name Key, of keys that begin with Old, until it sees
+// a batch with the key "the end" behind that, which it does not acknowledge, and
+// acknowledges every Nth (0: third). It keeps a journal in the file Value: of each
+// event it got, and, with a hash of 0, of each that it acknowledged.
 func (p *child) work(ctx context.Context, r request) error {
-	s, err := p.db.Subscribe(ctx, &party.SubscribeOptions{From: 1, Name: string(r.Key)})
+	o := &party.SubscribeOptions{From: 1, Name: string(r.Key), LowerBound: r.Old}
+	if len(r.Old) > 0 {
+		o.UpperBound = append(bytes.Clone(r.Old), 0xff)
+	}
+	s, err := p.db.Subscribe(ctx, o)
 	if err != nil {
 		return err
 	}
@@ -203,10 +209,10 @@ func (p *child) work(ctx context.Context, r request) error {
 		if err != nil {
 			return err
 		}
-		if string(ev.Ops[0].Key) == "the end" {
+		if string(ev.Ops[0].Key) == string(r.Old)+"the end" {
 			return nil
 		}
-		if n++; n%3 == 0 {
+		if n++; n%cmp.Or(r.N, 3) == 0 {
 			if err := s.Ack(ctx, ev.Seq); err != nil {
 				return err
 			}

@@ -98,7 +98,7 @@ func eachRole(t *testing.T, f func(t *testing.T, db, other *party.DB)) {
 
 // responding returns the status as the leader tells it. Status itself does not wait
 // for long.
-func responding(t *testing.T, db *party.DB) (s party.Status) {
+func responding(t testing.TB, db *party.DB) (s party.Status) {
 	t.Helper()
 	until(t, "a leader answers", func() bool {
 		var err error

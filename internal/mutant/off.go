@@ -35,4 +35,7 @@ const (
 	// LostWakeUp: now and then the leader takes those who wait for events off its list
 	// and does not tell them.
 	LostWakeUp = false
+	// NoteTooFar: a named subscription that has nothing to do notes that it has read
+	// two sequence numbers more than it has.
+	NoteTooFar = false
 )

@@ -25,6 +25,7 @@ var (
 	SplitBatch       = chosen("split-batch")
 	ReplayLosesOps   = chosen("replay-loses-ops")
 	LostWakeUp       = chosen("lost-wake-up")
+	NoteTooFar       = chosen("note-too-far")
 )
 
 func chosen(name string) bool {
