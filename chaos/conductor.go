@@ -22,12 +22,13 @@ type conductor struct {
 	ending  []*process       // killed, and their end has not come yet; others may have their places
 	started []int            // how many processes each place has had
 	due     []restart
-	halted  bool     // nothing is started
-	trap    *trap    // of those that are started
-	platter *platter // nil: no power is cut
-	older   []byte   // the commit word as it was at the time of a fault before
-	cuts    []int64  // when the power was cut
-	ended   int      // processes that ended as they were told to
+	halted  bool            // nothing is started
+	trap    *trap           // of those that are started
+	platter *platter        // nil: no power is cut
+	clocks  []time.Duration // what the clock was set to, from that of this machine
+	older   []byte          // the commit word as it was at the time of a fault before
+	cuts    []int64         // when the power was cut
+	ended   int             // processes that ended as they were told to
 	news    chan news
 	broken  []string // violations that are no workload's business
 	failed  error    // ends the run: it is the harness that fails

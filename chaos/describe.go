@@ -28,5 +28,6 @@ var descriptions = map[FaultKind]description{
 	Resign:         {"leave", "the process that leads hands over"},
 	Reopen:         {"leave", "a process opens and closes further handles"},
 	RemoveSocket:   {"break", "the leader's socket is deleted"},
+	ClockJump:      {"break", "the clock of the machine is set, by minutes to weeks"},
 	RemoveEndpoint: {"break", "the file that says where the leader listens is deleted"},
 }

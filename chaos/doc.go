@@ -22,6 +22,7 @@
 //     gap or repeat, over kills.
 //   - No subscription is silent for five seconds in which its process ran, and knew of
 //     something to be delivered.
+//   - The times of entries never go back, though the clock does.
 //   - A power cut takes writes with pebble.NoSync only, from the end of the log.
 //   - No call fails, none returns later than its context ends, and none of a
 //     process that was killed was overdue then. While the disk is full or breaks

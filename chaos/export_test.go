@@ -17,6 +17,7 @@ var (
 	ReadHistory = readHistory
 	TearTail    = tearTail
 	JudgeFiles  = judgeFiles
+	JudgeTimes  = judgeTimes
 	JudgeSwept  = judgeSwept
 	RecordName  = recordName
 )

@@ -2,6 +2,7 @@ package chaos
 
 import (
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"time"
@@ -33,12 +34,13 @@ const (
 	KillCheckpoint FaultKind = "kill-checkpoint" // SIGKILL in the middle of a checkpoint, to the leader or to whom it is for
 	NoFiles        FaultKind = "no-files"        // one process can open next to no more files for a while
 	PowerCut       FaultKind = "power-cut"       // SIGKILL to all, and what was not synced is lost, or some of it
+	ClockJump      FaultKind = "clock-jump"      // the clock of the machine is set, by minutes to weeks, forward or back
 )
 
 // AllFaults returns the faults that can be done on this system, in a fixed order.
 func AllFaults() []FaultKind {
 	kinds := []FaultKind{KillLeader, KillFollower, KillAll, KillStart, KillReplay, TornTail, BitFlip,
-		CloseLeader, CloseFollower, Resign, Reopen, SyncError, ShortWrite, KillCheckpoint}
+		CloseLeader, CloseFollower, Resign, Reopen, SyncError, ShortWrite, KillCheckpoint, ClockJump}
 	if canStarve {
 		kinds = append(kinds, NoFiles)
 	}
@@ -92,7 +94,8 @@ type Fault struct {
 	// Pick chooses among the processes that qualify, in [0, 1).
 	Pick float64 `json:"pick"`
 	// For is how long it lasts: the stop, the time between two kills, or the time
-	// until a killed process is started again.
+	// until a killed process is started again. Of ClockJump it is by how much: back if
+	// it is negative.
 	For time.Duration `json:"for"`
 }
 
@@ -127,6 +130,19 @@ func (p Plan) Schedule() []Fault {
 			longest = 80 * time.Millisecond
 		}
 		f.For = time.Duration(rng.Int64N(int64(longest)))
+		if f.Kind == ClockJump {
+			f.For = jump(rng)
+		}
 		faults = append(faults, f)
 	}
+}
+
+// jump draws by how much a clock is set: as likely by minutes as by weeks.
+func jump(rng *rand.Rand) time.Duration {
+	const least, most = time.Minute, 30 * 24 * time.Hour
+	by := time.Duration(float64(least) * math.Pow(float64(most/least), rng.Float64()))
+	if rng.IntN(2) == 0 {
+		by = -by
+	}
+	return by.Round(time.Second)
 }

@@ -92,6 +92,35 @@ func (kinds) Work(ctx context.Context, l *chaos.Lane) error {
 
 func (kinds) Check(context.Context, *chaos.Evidence) chaos.Verdict { return chaos.Verdict{} }
 
+// bulk writes so much that the log has many segments, and reads it again: what is
+// gone is as wrong as what is another's.
+type bulk struct{ own }
+
+func (bulk) Work(ctx context.Context, l *chaos.Lane) error {
+	n, _ := l.State.(int)
+	key := []byte(fmt.Sprintf("bulk/%s/%d", l.ID, n))
+	return l.Do(ctx, chaos.Op{Name: "write", Key: string(key), Write: true}, func(ctx context.Context) (string, error) {
+		if err := l.DB.Set(ctx, key, bytes.Repeat(key, 1000), pebble.Sync); err != nil {
+			return "", err
+		}
+		l.State = n + 1
+		return "", nil
+	})
+}
+
+func (bulk) Check(ctx context.Context, e *chaos.Evidence) (v chaos.Verdict) {
+	for _, c := range e.Calls {
+		if !c.OK() {
+			continue
+		}
+		got, err := e.DB.Get(ctx, []byte(c.Key))
+		if err != nil || !bytes.Equal(got, bytes.Repeat([]byte(c.Key), 1000)) {
+			v.Violations = append(v.Violations, fmt.Sprintf("%s is %.40q, %v", c.Key, got, err))
+		}
+	}
+	return v
+}
+
 // named is a workload of any name.
 type named struct{ name string }
 
@@ -167,6 +196,8 @@ var jobs = map[string]*chaos.Job{
 		}
 		return nil
 	}}),
+	"aged": {Options: &party.Options{Pebble: chaos.StandardOptions().Pebble, Retention: party.Retention{MaxBytes: -1, MaxAge: time.Hour}},
+		LocalReads: 0.5, Workloads: []chaos.Workload{bulk{}}},
 	"counter": {Options: chaos.StandardOptions(), Workloads: []chaos.Workload{Counter{}}},
 	// A write that is said to be synced, and is not.
 	"unsynced": {Workloads: []chaos.Workload{liar{}}},

@@ -65,7 +65,7 @@ func whom(d Done) string {
 // victim returns the process that a fault is for, nil if it is for all.
 func (c *conductor) victim(ctx context.Context, f Fault) (*process, error) {
 	switch f.Kind {
-	case KillAll, KillReplay, TornTail, BitFlip, DiskFull, PowerCut:
+	case KillAll, KillReplay, TornTail, BitFlip, DiskFull, PowerCut, ClockJump:
 		return nil, nil
 	case KillLeader, StopLeader, CloseLeader, Resign, RemoveSocket, RemoveEndpoint, SyncError, ShortWrite, KillCheckpoint:
 		if !c.await(ctx, settle, func() bool { return c.leader() != nil }) {
@@ -116,6 +116,9 @@ func (c *conductor) do(ctx context.Context, f Fault, p *process, d *Done) error 
 		return c.killCheckpoint(ctx, f, p, d)
 	case NoFiles:
 		return c.starve(ctx, f, p)
+	case ClockJump:
+		d.Note = c.setClock(f)
+		return nil
 	case KillAll, KillReplay, TornTail, BitFlip, PowerCut:
 		return c.killAll(ctx, f, d)
 	default:

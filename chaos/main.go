@@ -37,6 +37,8 @@ type orders struct {
 	LocalReads bool   `json:"localReads"`        // besides what the job's options say
 	Platter    string `json:"platter,omitempty"` // folder; "": none is kept
 	Trap       *trap  `json:"trap,omitempty"`
+
+	Clock time.Duration `json:"clock,omitempty"` // see clock
 }
 
 // command is what a process is told while it works, a line of JSON on its
@@ -46,6 +48,8 @@ type command struct {
 	Times int      `json:"times,omitempty"`
 	Trap  *trap    `json:"trap,omitempty"` // nil: none
 	Ails  *ailment `json:"ails,omitempty"` // nil: the disk is healthy
+
+	Clock time.Duration `json:"clock,omitempty"` // see clock
 }
 
 // said is what a process says, a line of JSON on its standard output: a change of
@@ -86,6 +90,7 @@ type worker struct {
 	orders
 	job     *Job
 	disk    *disk
+	clock   clock
 	db      *party.DB
 	out     *recorder
 	closing atomic.Bool
@@ -116,6 +121,7 @@ func work(text string, j *Job) error {
 	}
 	w.out = &recorder{file: file}
 	w.useDisk()
+	w.clock.set(w.Clock)
 	o := w.options()
 	o.Events.RoleChanged = w.roleChanged
 	if o.Logger == nil {
@@ -166,11 +172,12 @@ func below(j *Job) vfs.FS {
 	return vfs.Default
 }
 
-// options are those of the job, on the disk of this process.
+// options are those of the job, on the disk and with the clock of this process.
 func (w *worker) options() *party.Options {
 	o := w.job.options()
 	o.Pebble = o.Pebble.Clone()
 	o.Pebble.FS = w.disk
+	o.Now = w.clock.over(o.Now)
 	o.LocalReads = o.LocalReads || w.LocalReads
 	return o
 }
@@ -286,6 +293,9 @@ func (w *worker) obey(ctx context.Context, jobs *sync.WaitGroup) {
 			continue
 		case "trap":
 			w.disk.set(c.Trap)
+			continue
+		case "clock":
+			w.clock.set(c.Clock)
 			continue
 		}
 		jobs.Go(func() {

@@ -50,6 +50,8 @@ var mutations = []struct {
 	// A write without the sync that it asked for outlives its process, in the page cache.
 	{"ack-before-sync", "lists", chaos.Plan{Every: 250 * time.Millisecond, Faults: []chaos.FaultKind{chaos.PowerCut}},
 		"lists", "not at all"},
+	{"time-goes-back", "lists", chaos.Plan{Every: 200 * time.Millisecond, Faults: []chaos.FaultKind{chaos.ClockJump, chaos.Resign}},
+		"times", "the one before"},
 	{"lost-wake-up", "lists", chaos.Plan{Faults: []chaos.FaultKind{}},
 		"calls", "then nothing for"},
 }

@@ -77,7 +77,7 @@ func (c *conductor) start(place int) error {
 	if c.platter != nil {
 		o.Platter = c.platter.dir
 	}
-	o.Trap = c.trap
+	o.Trap, o.Clock = c.trap, c.clock()
 	text, err := json.Marshal(o)
 	if err != nil {
 		return err

@@ -132,6 +132,7 @@ func (c *conductor) check(ctx context.Context) error {
 		verify.Detail = fmt.Sprintf("%d keys, %d entries of the log, %d keys are what the log says", found.Keys, found.Entries, found.Compared)
 	}
 	r.add(verify)
+	r.add(judgeTimes(c.db, c.clocks))
 	if err := c.judge(ctx, h, replicas); err != nil {
 		return err
 	}

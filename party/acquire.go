@@ -127,7 +127,7 @@ func lockPebble(dir string, o *pebble.Options) (*pebble.Lock, error) {
 
 // openLog opens the log. That it belongs to the state is checked by Recover.
 func (l *leader) openLog() (err error) {
-	o := eventlog.Options{FS: l.db.opts.Pebble.FS, SegmentBytes: segmentBytes}
+	o := eventlog.Options{FS: l.db.opts.Pebble.FS, SegmentBytes: segmentBytes, Now: l.db.opts.Now}
 	if word, err := eventlog.ReadCommit(l.db.path("commit")); err == nil {
 		o.ID, o.DurableHint = word.ID(), word.Durable()
 		if err := word.Close(); err != nil {
@@ -163,7 +163,7 @@ func (l *leader) beginLog() (err error) {
 		return fmt.Errorf("%w: %s is missing or empty, and the last leader did not close cleanly: "+
 			"writes since its last flush were only there; put the folder back", ErrCorrupt, l.db.path("log"))
 	}
-	o := eventlog.Options{FS: l.db.opts.Pebble.FS, ID: l.machine.ID(), After: l.machine.Applied(), SegmentBytes: segmentBytes}
+	o := eventlog.Options{FS: l.db.opts.Pebble.FS, ID: l.machine.ID(), After: l.machine.Applied(), SegmentBytes: segmentBytes, Now: l.db.opts.Now}
 	if l.log, err = eventlog.Open(l.db.path("log"), o); err != nil {
 		return fmt.Errorf("begin the log: %w", err)
 	}
@@ -178,7 +178,7 @@ func (l *leader) beginTerm() error {
 	}
 	l.replayed = int(min(l.log.Last()-before, 1<<20)) * 128 // a guess at the size is enough
 	last := l.log.Last()                                    // before StartTerm skips numbers that were promised
-	term, seq, err := l.log.StartTerm(time.Now())
+	term, seq, err := l.log.StartTerm(l.db.opts.Now())
 	if err != nil {
 		return fmt.Errorf("begin a term: %w", err)
 	}

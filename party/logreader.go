@@ -35,7 +35,7 @@ type LogReader struct {
 type LogEntry struct {
 	Seq    uint64
 	Term   uint64    // of the leader that wrote it
-	Time   time.Time // by that leader's clock
+	Time   time.Time // by that leader's clock; of a write never before that of the write before it
 	Origin string    // identity of the handle whose write it is, in hexadecimal; "" for the record that begins a term
 	Ops    []Op      // nil for the record that begins a term, and for an Ack of a named subscription
 }

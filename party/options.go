@@ -52,6 +52,12 @@ type Options struct {
 	// Events are called as things happen.
 	Events Events
 
+	// Now is the wall clock, for tests. While this handle leads, entries of the log get
+	// their time from it, but never one before that of the entry before, and
+	// Retention.MaxAge goes by it. Nothing waits by it, so it may jump. It is called
+	// from several goroutines. The default is time.Now.
+	Now func() time.Time
+
 	// AllowNetworkFS opens a directory although it is on a network file system.
 	// That is safe only if all processes run on one machine and its locks and
 	// memory mappings work there as on a local disk.
@@ -65,7 +71,8 @@ type Retention struct {
 	// MaxBytes bounds the size of the log in bytes. The default, for 0, is 256
 	// MiB; a negative value means no bound.
 	MaxBytes int64
-	// MaxAge bounds the age of entries. The default, 0, means no bound.
+	// MaxAge bounds the age of entries, by the clocks of the leaders that wrote them
+	// and that remove them. The default, 0, means no bound.
 	MaxAge time.Duration
 	// CursorBytes is how many bytes of log that are too much or too old are kept
 	// all the same while a named subscription has not acknowledged them; what does
@@ -143,6 +150,9 @@ func prepare(o *Options) (Options, error) {
 	}
 	if c.Retention.MaxBytes < 0 {
 		c.Retention.MaxBytes = 0 // the log's own form of "no bound"
+	}
+	if c.Now == nil {
+		c.Now = time.Now
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)

@@ -43,7 +43,7 @@ type sequencer struct {
 
 func newSequencer(l *leader) *sequencer {
 	return &sequencer{
-		machine: l.machine, log: l.log, word: l.word, now: time.Now, appended: l.appended, notifier: l.notifier,
+		machine: l.machine, log: l.log, word: l.word, now: l.db.opts.Now, appended: l.appended, notifier: l.notifier,
 		remote: l.station.commands, local: make(chan *job, 64),
 		conns: make(map[apply.Origin]uint64),
 	}

@@ -38,4 +38,7 @@ const (
 	// NoteTooFar: a named subscription that has nothing to do notes that it has read
 	// two sequence numbers more than it has.
 	NoteTooFar = false
+	// TimeGoesBack: entries have the time of the clock, though the one before them has
+	// a later one.
+	TimeGoesBack = false
 )

@@ -26,6 +26,7 @@ var (
 	ReplayLosesOps   = chosen("replay-loses-ops")
 	LostWakeUp       = chosen("lost-wake-up")
 	NoteTooFar       = chosen("note-too-far")
+	TimeGoesBack     = chosen("time-goes-back")
 )
 
 func chosen(name string) bool {
