@@ -31,6 +31,8 @@ const (
 // Name returns "bank".
 func (Bank) Name() string { return "bank" }
 
+func (Bank) firstReads() {}
+
 // Prepare opens the accounts.
 func (Bank) Prepare(ctx context.Context, db *party.DB) error {
 	var b pebble.Batch

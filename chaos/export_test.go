@@ -112,6 +112,13 @@ func JudgeRegistersWithCuts(calls []Call, cuts ...int64) Verdict {
 	}}, time.Minute)
 }
 
+// JudgeRegistersWithin is JudgeRegisters with so much time.
+func JudgeRegistersWithin(calls []Call, patience time.Duration) Verdict {
+	return judgeRegisters(calls, &Evidence{Attach: func(string) (io.WriteCloser, error) {
+		return &attachment{to: map[string][]byte{}}, nil
+	}}, patience)
+}
+
 // JudgeFailedCall judges one call that failed for a fault of the disk.
 func JudgeFailedCall(c Call, faults ...Done) Verdict {
 	c.Err, c.excused = "disk full", true

@@ -416,6 +416,7 @@ func TestRun_Cancelled(t *testing.T) {
 func TestPlan_Refused(t *testing.T) {
 	for name, p := range map[string]chaos.Plan{
 		"no lanes":      {Lanes: -1},
+		"nobody writes": {Lanes: 1},
 		"unknown fault": {Faults: []chaos.FaultKind{"earthquake"}},
 		"negative":      {Duration: -1},
 		"local reads":   {Job: &chaos.Job{LocalReads: 1.5}},

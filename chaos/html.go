@@ -69,10 +69,9 @@ func (r *Report) WriteHTML(w io.Writer, prefix string) error {
 	if err != nil {
 		return err
 	}
-	title := "all promises held"
-	if !r.OK() {
-		title = "VIOLATED"
-	}
+	title := map[Outcome]string{
+		Held: "all promises held", Undecided: "held, as far as it could be judged", Violated: "VIOLATED",
+	}[r.Outcome()]
 	// json.Marshal writes < as \u003c, so no text ends the element that it is in.
 	_, err = strings.NewReplacer(
 		"{{title}}", fmt.Sprintf("chaos, seed %d: %s", r.Seed, title),

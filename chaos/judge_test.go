@@ -1,6 +1,8 @@
 package chaos_test
 
 import (
+	"bytes"
+	"encoding/json"
 	"fmt"
 	"strings"
 	"testing"
@@ -295,4 +297,58 @@ func TestCalls_JudgeRefused(t *testing.T) {
 	expect(t, chaos.JudgeFailedCall(c, chaos.Done{Kind: chaos.KillAll, At: full.At, Until: full.Until}), "no disk did")
 	c.Start, c.End = int64(time.Minute), int64(time.Minute)+1
 	expect(t, chaos.JudgeFailedCall(c, full), "no disk did")
+}
+
+// What could not be judged is no violation, and no proof: it is said everywhere.
+func TestReport_Outcome(t *testing.T) {
+	held, open := chaos.Verdict{Name: "bank", Detail: "fine"}, chaos.Verdict{Name: "registers", Detail: "some are fine", Undecided: "3 of 9 keys"}
+	broken := chaos.Verdict{Name: "lists", Violations: []string{"gone"}}
+	for _, tc := range []struct {
+		verdicts []chaos.Verdict
+		want     chaos.Outcome
+		says     string // the summary
+		title    string
+	}{
+		{[]chaos.Verdict{held}, chaos.Held, "bank       ok", "all promises held"},
+		{[]chaos.Verdict{held, open}, chaos.Undecided, "undecided: registers.", "held, as far as it could be judged"},
+		{[]chaos.Verdict{broken, open}, chaos.Violated, "undecided: registers.", "VIOLATED"},
+	} {
+		r := chaos.Measured(&chaos.Report{Verdicts: tc.verdicts}, nil, nil)
+		if got := r.Outcome(); got != tc.want || r.OK() == (tc.want == chaos.Violated) {
+			t.Errorf("outcome %s, want %s; OK %v", got, tc.want, r.OK())
+		}
+		if got := r.Summary(); !strings.Contains(got, tc.says) {
+			t.Errorf("%s: the summary says\n%s", tc.want, got)
+		}
+		var b bytes.Buffer
+		if err := r.WriteJSON(&b); err != nil {
+			t.Fatal(err)
+		}
+		var data struct{ Outcome chaos.Outcome }
+		if err := json.Unmarshal(b.Bytes(), &data); err != nil || data.Outcome != tc.want {
+			t.Errorf("%s: the JSON says %q (%v)", tc.want, data.Outcome, err)
+		}
+		b.Reset()
+		if err := r.WriteHTML(&b, ""); err != nil {
+			t.Fatal(err)
+		}
+		if !strings.Contains(b.String(), tc.title+"</title>") {
+			t.Errorf("%s: the page has no title %q", tc.want, tc.title)
+		}
+	}
+}
+
+// One key that takes too long to judge leaves time for the others.
+func TestRegisters_HardKeyIsUndecided(t *testing.T) {
+	calls := []chaos.Call{call("z", "set", "easy", "1", "", 1, 2), call("z", "get", "easy", "", "2", 3, 4)}
+	for i := range 60 {
+		lane := fmt.Sprint(i)
+		calls = append(calls, call(lane, "cas", "hard", fmt.Sprintf("%d\t%d", i, i+1), "", 1, 0), call(lane, "set", "hard", lane, "", 1, 900))
+	}
+	calls = append(calls, call("z", "get", "hard", "", "none", 1000, 1001))
+	v := chaos.JudgeRegistersWithin(calls, time.Second)
+	expect(t, v, "easy: 2 calls are not linearizable")
+	if v.Undecided != "1 of 2 keys could not be judged within 1s" {
+		t.Errorf("undecided: %q", v.Undecided)
+	}
 }

@@ -28,6 +28,8 @@ const (
 // Name returns "lists".
 func (Lists) Name() string { return "lists" }
 
+func (Lists) firstReads() {}
+
 // Prepare does nothing.
 func (Lists) Prepare(context.Context, *party.DB) error { return nil }
 

@@ -27,8 +27,8 @@ type Plan struct {
 	Processes int
 
 	// Lanes is how many goroutines each process gives to each workload. The
-	// default is 2, of which the first reads and the other writes; Bank and Lists
-	// need both.
+	// default is 2, of which the first reads and the other writes. With 1 nobody
+	// would write in Bank and Lists: a job that has them is refused.
 	Lanes int
 
 	// Pause is how long a lane waits between two pieces of work, on average. The
@@ -143,6 +143,9 @@ func (p Plan) withDefaults() Plan {
 	return p
 }
 
+// firstReads is a workload whose first lane only reads.
+type firstReads interface{ firstReads() }
+
 func (p Plan) validate() error {
 	var errs []error
 	if p.Processes < 1 || p.Lanes < 1 {
@@ -157,6 +160,11 @@ func (p Plan) validate() error {
 		}
 	}
 	errs = append(errs, p.Job.validate())
+	for _, w := range p.Job.Workloads {
+		if _, ok := w.(firstReads); ok && p.Lanes == 1 {
+			errs = append(errs, fmt.Errorf("with one lane nobody writes in %s, and nothing is tried", w.Name()))
+		}
+	}
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("chaos: plan: %w", err)
 	}

@@ -51,7 +51,39 @@ type Availability struct {
 	Recovery []int64   `json:"recovery"` // see Done, ascending
 }
 
-// OK tells whether nothing was violated.
+// Outcome is what a run has shown.
+type Outcome string
+
+// The outcomes.
+const (
+	Held      Outcome = "held"      // all promises, as far as this run tried them
+	Undecided Outcome = "undecided" // nothing was violated, and a part could not be judged: of that nothing is proven
+	Violated  Outcome = "violated"
+)
+
+// Outcome returns the worst that is in Verdicts.
+func (r *Report) Outcome() Outcome {
+	switch {
+	case !r.OK():
+		return Violated
+	case len(r.undecided()) > 0:
+		return Undecided
+	}
+	return Held
+}
+
+// undecided returns the names of the verdicts on what could not be judged in full.
+func (r *Report) undecided() (names []string) {
+	for _, v := range r.Verdicts {
+		if v.Undecided != "" {
+			names = append(names, v.Name)
+		}
+	}
+	return names
+}
+
+// OK tells whether nothing was violated. That is no proof of what could not be
+// judged, see Outcome.
 func (r *Report) OK() bool {
 	return !slices.ContainsFunc(r.Verdicts, func(v Verdict) bool { return len(v.Violations) > 0 })
 }
@@ -198,14 +230,20 @@ func (r *Report) Summary() string {
 			fmt.Fprintf(&b, "           - %s\n", text)
 		}
 	}
+	if names := r.undecided(); len(names) > 0 {
+		fmt.Fprintf(&b, "\nundecided: %s. What could not be judged is not proven.\n", strings.Join(names, ", "))
+	}
 	return b.String()
 }
 
-// WriteJSON writes the report, with all but the calls, as JSON.
+// WriteJSON writes the report, with its outcome and all but the calls, as JSON.
 func (r *Report) WriteJSON(w io.Writer) error {
 	e := json.NewEncoder(w)
 	e.SetIndent("", " ")
-	return e.Encode(r)
+	return e.Encode(struct {
+		Outcome Outcome `json:"outcome"`
+		*Report
+	}{r.Outcome(), r})
 }
 
 // WriteFiles writes the report to the file path, as HTML, and beside it as JSON,

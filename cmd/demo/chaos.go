@@ -20,6 +20,7 @@ type chaosCommand struct {
 	Schedule  string        `help:"Do the faults that this file says, as --shrink writes it, instead of those of the seed." placeholder:"FILE" type:"existingfile"`
 	Shrink    string        `help:"When promises were broken, look for the smallest schedule that still breaks them, and write it to this file for --schedule." placeholder:"FILE" type:"path"`
 	Report    string        `help:"Write a page that shows what happened to this file, and the same as JSON beside it." placeholder:"FILE" type:"path"`
+	Strict    bool          `help:"Fail too when a part could not be judged, and so is not proven."`
 	Quiet     bool          `help:"Do not print every fault as it is done."`
 }
 
@@ -32,6 +33,9 @@ func (c *chaosCommand) Validate() error {
 
 // errViolated: the report says what.
 var errViolated = errors.New("promises were broken")
+
+// errUndecided: nothing was violated.
+var errUndecided = errors.New("not all promises could be judged")
 
 func (c *chaosCommand) Run(s *session) error {
 	plan := chaos.Plan{Seed: c.Seed, Duration: c.Duration, Processes: c.Processes, Every: c.Every}
@@ -72,6 +76,9 @@ func (c *chaosCommand) Run(s *session) error {
 	}
 	if !report.OK() {
 		return fmt.Errorf("%w; seed %d, kept for a look: %s", errViolated, report.Seed, report.Dir)
+	}
+	if c.Strict && report.Outcome() == chaos.Undecided {
+		return fmt.Errorf("%w; seed %d", errUndecided, report.Seed)
 	}
 	return nil
 }

@@ -9,7 +9,7 @@ import (
 
 func TestDemo_Chaos(t *testing.T) {
 	report := filepath.Join(t.TempDir(), "report.html")
-	code, out, stderr := run(t, "", "chaos", "--duration", "2s", "--every", "300ms", "--seed", "5", "--report", report)
+	code, out, stderr := run(t, "", "chaos", "--duration", "2s", "--every", "300ms", "--seed", "5", "--strict", "--report", report)
 	if code != 0 {
 		t.Fatalf("exit code %d: %s\n%s", code, stderr, out)
 	}
