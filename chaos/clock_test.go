@@ -62,7 +62,7 @@ func TestRun_ClockJump(t *testing.T) {
 			t.Errorf("it says %q", v.Detail)
 		}
 	}
-	times := map[int]int{} // entries, by the whole days that their time is ahead
+	times, terms := map[int]int{}, map[int]int{} // entries and beginnings of terms, by the whole days that their time is ahead
 	r, err := party.OpenLog(filepath.Join(p.Dir, "db"), 0)
 	if err != nil {
 		t.Fatal(err)
@@ -76,12 +76,20 @@ func TestRun_ClockJump(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		ahead := int(e.Time.Sub(started) / (24 * time.Hour))
 		if e.Origin != "" {
-			times[int(e.Time.Sub(started)/(24*time.Hour))]++
+			times[ahead]++
+		} else {
+			terms[ahead]++
 		}
 	}
 	if len(times) != 2 || times[0] == 0 || times[2] == 0 {
 		t.Errorf("entries by the days that they are ahead: %v", times)
+	}
+	// Processes that are started later have the clock that the others have, whichever
+	// that is by then; the term of who judges at the end has the right one.
+	if len(terms) < 2 {
+		t.Errorf("terms by the days that they are ahead: %v", terms)
 	}
 }
 

@@ -199,6 +199,7 @@ var jobs = map[string]*chaos.Job{
 	"aged": {Options: &party.Options{Pebble: chaos.StandardOptions().Pebble, Retention: party.Retention{MaxBytes: -1, MaxAge: time.Hour}},
 		LocalReads: 0.5, Workloads: []chaos.Workload{bulk{}}},
 	"counter": {Options: chaos.StandardOptions(), Workloads: []chaos.Workload{Counter{}}},
+	"feed":    {Options: chaos.StandardOptions(), Workloads: []chaos.Workload{Feed{}}},
 	// A write that is said to be synced, and is not.
 	"unsynced": {Workloads: []chaos.Workload{liar{}}},
 	"deaf":     jobOf(own{spoil: func(context.Context, *chaos.Lane) error { select {} }}),
