@@ -23,6 +23,8 @@ type replicas struct {
 	db   *DB
 	turn chan struct{} // capacity 1; full while somebody looks for the replica to use, or opens one
 
+	checkpoint func(ctx context.Context, id string) (path string, err error) // what a replica begins with
+
 	mu      sync.Mutex
 	ended   sync.Cond // with mu: for close, somebody uses a replica less, or has closed it
 	closed  bool
@@ -44,13 +46,16 @@ type replica struct {
 }
 
 func newReplicas(db *DB) *replicas {
-	rs := &replicas{db: db, turn: make(chan struct{}, 1), all: make(map[*replica]struct{}), holders: make(map[*Snapshot]struct{})}
+	rs := &replicas{
+		db: db, turn: make(chan struct{}, 1), checkpoint: db.getCheckpoint,
+		all: make(map[*replica]struct{}), holders: make(map[*Snapshot]struct{}),
+	}
 	rs.ended.L = &rs.mu
 	return rs
 }
 
 // viewTries is how many replicas are opened for one snapshot: one that writers
-// outrun again and again is no use.
+// outrun again and again is no use. Those that a new leader revoked do not count.
 const viewTries = 3
 
 // snapshot returns a Snapshot as of now.
@@ -68,7 +73,8 @@ func (rs *replicas) snapshot(ctx context.Context) (*Snapshot, error) {
 			rs.retire(r)
 		}
 		rs.release(r)
-		if ctx.Err() != nil || fresh && !errors.Is(err, eventlog.ErrCompacted) || try == viewTries {
+		again := !fresh || errors.Is(err, eventlog.ErrCompacted)
+		if ctx.Err() != nil || !errors.Is(err, snapshot.ErrRevoked) && (!again || try >= viewTries) {
 			return nil, err
 		}
 	}
@@ -97,7 +103,7 @@ func (rs *replicas) use(ctx context.Context) (r *replica, fresh bool, err error)
 	db := rs.db
 	opened, err := snapshot.OpenReplica(ctx, snapshot.ReplicaOptions{
 		Root: db.path("replicas"), Log: db.path("log"), Commit: db.path("commit"),
-		Pebble: db.opts.Pebble, Checkpoint: db.getCheckpoint, Logger: db.log,
+		Pebble: db.opts.Pebble, Checkpoint: rs.checkpoint, Logger: db.log,
 	})
 	if err != nil {
 		return nil, false, err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/nats-io/nats.go"
 )
@@ -31,6 +32,7 @@ type subscriptions struct {
 	// for them: the first who comes back asks for all, but not for one that nobody
 	// reads from any more.
 	regulars map[*Subscription]bool
+	patience time.Duration // with a request: twice the longest that a leader takes
 }
 
 // sharedWait is what subscriptions have asked for together.
@@ -43,7 +45,7 @@ type sharedWait struct {
 func newSubscriptions(db *DB) *subscriptions {
 	return &subscriptions{
 		db: db, all: make(map[*Subscription]bool), waiting: make(map[*Subscription]uint64),
-		regulars: make(map[*Subscription]bool),
+		regulars: make(map[*Subscription]bool), patience: 2 * (noticeAfter + noticeAfter/2),
 	}
 }
 
@@ -79,13 +81,15 @@ func (t *subscriptions) close() {
 }
 
 // wait returns when there may be something for s behind after, up to where it has
-// read, or when the role of the handle changes; the notice is zero then.
+// read, or when the role of the handle changes, or when an answer must have been
+// lost; the notice is zero then.
 func (t *subscriptions) wait(ctx context.Context, s *Subscription, after uint64) (notice, error) {
 	db := t.db
 	db.mu.Lock()
 	role, changed := db.mu.state, db.mu.changed
 	db.mu.Unlock()
 	var notices <-chan *nats.Msg
+	var lost <-chan time.Time
 	switch {
 	case role.leader != nil:
 		who := waiter{here: s}
@@ -97,6 +101,9 @@ func (t *subscriptions) wait(ctx context.Context, s *Subscription, after uint64)
 			return notice{}, err
 		}
 		defer t.leave(s)
+		patience := time.NewTimer(t.patience)
+		defer patience.Stop()
+		lost = patience.C
 	}
 	for {
 		select {
@@ -106,6 +113,9 @@ func (t *subscriptions) wait(ctx context.Context, s *Subscription, after uint64)
 			}
 		case n := <-s.told:
 			return n, nil
+		case <-lost:
+			t.forget(role.remote)
+			return notice{}, nil
 		case <-changed:
 			return notice{}, db.nobodyLeads()
 		case <-s.done:
@@ -191,6 +201,16 @@ func (t *subscriptions) leave(s *Subscription) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	delete(t.waiting, s)
+}
+
+// forget gives up the request at r, which has had no answer for so long that it, or
+// the answer, was lost. Whoever waits next asks again.
+func (t *subscriptions) forget(r *remote) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.remote == r {
+		t.request = nil
+	}
 }
 
 func (t *subscriptions) take(r *remote, m *nats.Msg) error {
