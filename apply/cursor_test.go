@@ -49,7 +49,7 @@ func TestMachine_Cursors(t *testing.T) {
 			if want := []apply.Outcome{done, not, done, not, not, done, done, done}; !reflect.DeepEqual(got, want) {
 				t.Fatalf("outcomes %v, want %v", got, want)
 			}
-			wipe := apply.Command{Origin: apply.Origin{1}, Number: 9, Low: 9, Repr: apply.ReprDeleteRange(nil, []byte("\xff\xff\xff"))}
+			wipe := apply.Command{Origin: apply.Origin{1}, Number: 9, Low: 9, Repr: apply.ReprDeleteRange([]byte{0}, []byte("\xff\xff\xff"))}
 			n.commit(t, wipe, move(10, "d", -1, 3))
 			want := []apply.Cursor{{Name: "a", Seq: 7}, {Name: "b", Seq: 0}, {Name: "d", Seq: 3}}
 			if got := n.m.Cursors(); !reflect.DeepEqual(got, want) {

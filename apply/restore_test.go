@@ -92,7 +92,7 @@ func TestRestorer_Cursors(t *testing.T) {
 	// The entries of a database that went on from there.
 	other := lead(t, small(memFS(t)))
 	other.commit(t, move(1, "a", -1, 48), move(2, "b", -1, 49), move(3, "c", -1, 50))
-	wipe := apply.Command{Origin: apply.Origin{1}, Number: 4, Low: 4, Repr: apply.ReprDeleteRange(nil, []byte("\xff\xff\xff"))}
+	wipe := apply.Command{Origin: apply.Origin{1}, Number: 4, Low: 4, Repr: apply.ReprDeleteRange([]byte{0}, []byte("\xff\xff\xff"))}
 	first := other.commit(t, wipe, move(5, "a", 48, 60), move(6, "b", 49, -1), move(7, "d", -1, 61))[0].Seq
 	all, err := readLog(other.fs, first)
 	must(t, err)

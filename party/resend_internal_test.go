@@ -78,7 +78,7 @@ func TestSequencer_RecognisesWhatWasLogged(t *testing.T) {
 		}{
 			{"nothing between", func(context.Context, *DB) error { return nil }},
 			{"all keys deleted between", func(ctx context.Context, db *DB) error {
-				return db.DeleteRange(ctx, nil, []byte("\xff\xff\xff\xff"), nil)
+				return db.DeleteRange(ctx, []byte{0}, []byte("\xff\xff\xff\xff"), nil)
 			}},
 		} {
 			t.Run(end.name+", "+between.name, func(t *testing.T) {
