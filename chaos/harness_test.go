@@ -184,7 +184,7 @@ var jobs = map[string]*chaos.Job{
 			err = s.Close()
 		}
 		return errors.Join(err,
-			os.WriteFile(filepath.Join(dirOf(), "endpoint.new"), nil, 0o600),
+			os.WriteFile(filepath.Join(dirOf(), "stray"), nil, 0o600),
 			os.WriteFile(filepath.Join(dirOf(), "..", "000001.sst.tmp"), nil, 0o600))
 	}),
 	"closes badly": {Workloads: []chaos.Workload{badEnd{}}},
@@ -293,7 +293,7 @@ func TestRun_Finds(t *testing.T) {
 			"leaks: process 0 has closed: goroutine ", "leaks: process 0 has closed: open 1 times: ",
 			"leaks: process 0 has closed: its replica is still there: ", "files: left behind: party/replicas/abab"}},
 		{"hangs", []string{"calls: process 0, own at", "the subscription has delivered 0 and then nothing for"}},
-		{"litters", []string{"files: left behind: party/s", "files: left behind: party/endpoint.new", "files: left behind: 000001.sst.tmp"}},
+		{"litters", []string{"files: left behind: party/s", "files: left behind: party/stray", "files: left behind: 000001.sst.tmp"}},
 	} {
 		t.Run(tc.job, func(t *testing.T) {
 			p := plan(t, tc.job)
