@@ -139,6 +139,10 @@ func verifyLog(ctx context.Context, v *apply.View, fs vfs.FS, dir string, limit,
 		limit = max(durable, v.Seq())
 	}
 	if last := r.Last(); last < limit { // of a log without a record it says where that begins
+		// What is there of the next one looked torn. It was whole once, so it is damaged.
+		if _, _, err := r.Next(limit); err != nil {
+			return err
+		}
 		return fmt.Errorf("%w: the log ends at %d, but it had %d", apply.ErrCorrupt, last, limit)
 	}
 	return c.check(ctx, v, out)
