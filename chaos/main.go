@@ -312,11 +312,6 @@ func (w *worker) do(ctx context.Context, c command) error {
 	switch c.Do {
 	case "resign":
 		return w.db.Resign(ctx)
-	case "starve":
-		w.fenced.Store(true) // as above
-		return starve(c.Times)
-	case "feed":
-		return feed()
 	case "snapshot":
 		return w.snapshot(ctx)
 	}
@@ -330,6 +325,14 @@ func (w *worker) do(ctx context.Context, c command) error {
 		}
 	}
 	return nil
+}
+
+// ration changes how many files this process may have open.
+func (w *worker) ration(c command) error {
+	if c.Do == "feed" {
+		return feed()
+	}
+	return starve(c.Times)
 }
 
 // snapshot takes a snapshot with a handle of its own, which shares the copy of the
