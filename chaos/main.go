@@ -281,8 +281,14 @@ func (w *worker) obey(ctx context.Context, jobs *sync.WaitGroup) {
 		}
 		switch c.Do { // what has to be in order
 		case "state":
-			// The handle closes only when that is done.
-			if err := w.reportState(ctx); err != nil {
+			// The handle closes only when that is done. A disk that has room again may
+			// not have been tried since.
+			err := w.reportState(ctx)
+			for end := time.Now().Add(w.Timeout); err != nil && excused(err) && time.Now().Before(end); {
+				<-time.After(50 * time.Millisecond)
+				err = w.reportState(ctx)
+			}
+			if err != nil {
 				w.out.trouble(&Lane{workload: stateWork}, err)
 			}
 			continue

@@ -69,6 +69,9 @@ func (l *leader) stopServing(cause error) (idle bool, err error) {
 		l.machine.Stop(errLost)
 	}
 	idle = l.join()
+	if l.address != "" {
+		errs = append(errs, removeFile(l.db.path("endpoint"))) // the keeper may have missed it just then
+	}
 	if l.station != nil {
 		errs = append(errs, l.station.close())
 	}
