@@ -300,6 +300,12 @@ func (w *worker) obey(ctx context.Context, jobs *sync.WaitGroup) {
 		case "trap":
 			w.disk.set(c.Trap)
 			continue
+		case "starve", "feed":
+			w.fenced.Store(true) // as above
+			if err := w.ration(c); err != nil {
+				w.out.trouble(&Lane{workload: c.Do}, err)
+			}
+			continue
 		case "clock":
 			w.clock.set(c.Clock)
 			continue
