@@ -27,7 +27,7 @@ type store struct {
 	failing   chan error    // capacity 1: the newest failure of a background job
 	fatal     chan struct{} // closed: Pebble met an error that it cannot survive
 	fatalErr  error         // immutable once fatal is closed
-	stuck     chan struct{} // closed before fatal if a goroutine of Pebble's is parked for good
+	stuck     chan struct{} // closed before fatal if a goroutine of Pebble's is parked for good, or has ended in the middle of its work
 	once      sync.Once
 	parked    sync.Once
 	closed    atomic.Bool

@@ -86,6 +86,9 @@ func (l *leader) keep() {
 // stayVisible sees to it that others find this leader although something, a
 // cleaner of temporary files say, has removed what they find it by.
 func (l *leader) stayVisible() {
+	if l.ctx.Err() != nil {
+		return // a keeper that comes back late; the files may be another leader's by now
+	}
 	if path, ok := strings.CutPrefix(string(l.address), "unix:"); ok {
 		if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) {
 			l.cancel(fmt.Errorf("the socket %s was removed", path))

@@ -15,6 +15,19 @@ func context30(t *testing.T) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(t.Context(), 60*time.Second)
 }
 
+// openHere opens dir for one test, which it bounds too.
+func openHere(t *testing.T, dir string) (context.Context, *DB) {
+	t.Helper()
+	ctx, cancel := context30(t)
+	t.Cleanup(cancel)
+	db, err := Open(ctx, dir, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = db.Close() })
+	return ctx, db
+}
+
 // fakeRoute answers bundles at random moments until it is lost.
 type fakeRoute struct {
 	t    *testing.T

@@ -61,16 +61,13 @@ var errBusy = errors.New("party: Pebble's LOCK file is held")
 // tells whether no goroutine uses the state any more.
 func (l *leader) stopServing(cause error) (idle bool, err error) {
 	var errs []error
-	if l.address != "" {
-		errs = append(errs, removeFile(l.db.path("endpoint")))
-	}
 	l.cancel(cause)
 	if l.machine != nil {
 		l.machine.Stop(errLost)
 	}
 	idle = l.join()
 	if l.address != "" {
-		errs = append(errs, removeFile(l.db.path("endpoint"))) // the keeper may have missed it just then
+		errs = append(errs, removeFile(l.db.path("endpoint"))) // now that the keeper does not put it back
 	}
 	if l.station != nil {
 		errs = append(errs, l.station.close())

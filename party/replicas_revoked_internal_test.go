@@ -10,13 +10,7 @@ import (
 // Internal: replicas are revoked as they are made, as leaders do that find less log
 // than there was. The caller has a snapshot all the same.
 func TestReplicas_SnapshotOutlivesRevocations(t *testing.T) {
-	ctx, cancel := context30(t)
-	defer cancel()
-	db, err := Open(ctx, t.TempDir(), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer db.Close()
+	ctx, db := openHere(t, t.TempDir())
 	const times = viewTries + 2
 	made := 0
 	db.replicas.checkpoint = func(ctx context.Context, id string) (string, error) {

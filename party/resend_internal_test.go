@@ -134,13 +134,7 @@ func TestSequencer_RecognisesWhatWasLogged(t *testing.T) {
 // TestSequencer_IgnoresAnOlderConnection: what an origin sent over a connection
 // that it has given up has no effect once it has sent over the next.
 func TestSequencer_IgnoresAnOlderConnection(t *testing.T) {
-	ctx, cancel := context30(t)
-	defer cancel()
-	db, err := Open(ctx, t.TempDir(), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer db.Close()
+	ctx, db := openHere(t, t.TempDir())
 	c := newCaller(t, db)
 	older := c.connect(ctx, 0)
 	newer := c.connect(ctx, 0)

@@ -10,19 +10,9 @@ import (
 // Internal: the leader's list is emptied without an answer, as if that had been lost on
 // its way. The subscription asks again, and has the event.
 func TestSubscriptions_AskAgainWhenAnAnswerIsLost(t *testing.T) {
-	ctx, cancel := context30(t)
-	defer cancel()
 	dir := t.TempDir()
-	leader, err := Open(ctx, dir, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer leader.Close()
-	follower, err := Open(ctx, dir, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer follower.Close()
+	_, leader := openHere(t, dir)
+	ctx, follower := openHere(t, dir)
 	follower.subscriptions.patience = 100 * time.Millisecond
 	sub, err := follower.Subscribe(ctx, nil)
 	if err != nil {
