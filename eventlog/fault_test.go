@@ -110,9 +110,9 @@ func TestLog_GoesOnAfterFullDisk(t *testing.T) {
 // While a new segment cannot be made, nothing more goes to the old one: a power cut could bring back the file.
 func TestLog_KeepsTryingTheNewSegment(t *testing.T) {
 	fs, h, _, l := hooked(t)
-	h.reset(failNth("syncdir", 1, true, errDisk, 0))
+	h.reset(failNth("syncdir", 1, true, syscall.ENOSPC, 0))
 	for _, size := range []int{1990, 1} {
-		if _, err := l.Append([][]byte{make([]byte, size)}, true); !errors.Is(err, errDisk) {
+		if _, err := l.Append([][]byte{make([]byte, size)}, true); !errors.Is(err, syscall.ENOSPC) {
 			t.Fatalf("%d bytes: %v", size, err)
 		}
 	}
@@ -130,11 +130,14 @@ func TestLog_KeepsTryingTheNewSegment(t *testing.T) {
 func TestLog_FailsForGood(t *testing.T) {
 	for _, c := range []struct {
 		name   string
+		size   int
 		before func(op) (int, error)
 	}{
-		{"sync", failNth("syncdata", 1, false, errDisk, 0)},
-		{"frames, and wiping them", failNth("write", 1, true, errDisk, 30)},
-		{"frames, and syncing the wiping", func(o op) (int, error) {
+		{"sync", 70, failNth("syncdata", 1, false, errDisk, 0)},
+		{"sync of a new segment", 1990, failNth("sync", 1, false, errDisk, 0)},
+		{"sync of the folder of a new segment", 1990, failNth("syncdir", 1, false, errDisk, 0)},
+		{"frames, and wiping them", 70, failNth("write", 1, true, errDisk, 30)},
+		{"frames, and syncing the wiping", 70, func(o op) (int, error) {
 			if o.kind == "write" && o.n > 100 && o.n < 140 || o.kind == "syncdata" {
 				return o.n, errDisk
 			}
@@ -145,7 +148,7 @@ func TestLog_FailsForGood(t *testing.T) {
 			fs, h, o, l := hooked(t)
 			add(t, l, true, entry(2, 20))
 			h.reset(c.before)
-			_, err := l.Append([][]byte{[]byte(entry(3, 70))}, true)
+			_, err := l.Append([][]byte{[]byte(entry(3, c.size))}, true)
 			if !errors.Is(err, eventlog.ErrFailed) || !errors.Is(err, errDisk) {
 				t.Fatalf("append: %v", err)
 			}

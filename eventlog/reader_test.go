@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -271,9 +272,9 @@ func TestReader_LeavesASegmentThatWasMadeAnew(t *testing.T) {
 		var err error
 		r, err = eventlog.OpenReader(fs, logDir, 2)
 		must(t, err)
-		return 0, errDisk
+		return 0, syscall.ENOSPC
 	})
-	if _, err := l.Append([][]byte{make([]byte, 2000)}, true); !errors.Is(err, errDisk) || r == nil {
+	if _, err := l.Append([][]byte{make([]byte, 2000)}, true); !errors.Is(err, syscall.ENOSPC) || r == nil {
 		t.Fatalf("append: %v", err)
 	}
 	defer r.Close()

@@ -193,10 +193,13 @@ func createSegment(fs vfs.FS, dir string, h *header, size int64) (_ vfs.File, er
 		err = writeZeros(f, headerSize, size)
 	}
 	if err == nil {
-		err = f.Sync() // a power cut later must not leave frames behind a header that is missing
-	}
-	if err == nil {
-		err = syncDir(fs, dir) // nor frames in a file that has no name
+		// A power cut later must not leave frames behind a header that is missing, nor in a file that has no name.
+		if err = f.Sync(); err == nil {
+			err = syncDir(fs, dir)
+		}
+		if err != nil {
+			err = fmt.Errorf("%w: %w", errSync, err)
+		}
 	}
 	if err != nil {
 		_ = f.Close()
@@ -205,6 +208,9 @@ func createSegment(fs vfs.FS, dir string, h *header, size int64) (_ vfs.File, er
 	}
 	return f, nil
 }
+
+// errSync tells a sync that failed from what else may fail.
+var errSync = errors.New("sync")
 
 func syncDir(fs vfs.FS, dir string) error {
 	d, err := fs.OpenDir(dir)

@@ -3,6 +3,8 @@ package eventlog
 import (
 	"errors"
 	"fmt"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
 // This file is the end of the log, where frames are written and synced. Except for the syncs, mu is held.
@@ -58,6 +60,9 @@ func (l *Log) rotate(n int64) error {
 	l.mustRotate = true
 	size := l.fillTo(headerSize + n)
 	f, err := createSegment(l.o.FS, l.dir, &h, size)
+	if errors.Is(err, errSync) && !vfs.IsNoSpaceError(err) {
+		return l.fail(err) // as every sync that fails; nothing was appended
+	}
 	if err != nil {
 		return err
 	}
