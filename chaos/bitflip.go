@@ -81,7 +81,7 @@ func (c *conductor) refused(ctx context.Context, path string, newest bool, hit l
 		case err == nil:
 			c.violate("a bit of the log was turned over, %s: %s did not notice", note, name)
 		case !errors.Is(err, party.ErrCorrupt),
-			!strings.Contains(err.Error(), fmt.Sprintf("%s at offset %d, sequence number %d:", filepath.Base(path), hit.at, hit.seq)):
+			!strings.Contains(err.Error(), fmt.Sprintf("%s at offset %d, sequence number %d:", filepath.Base(path), hit.at, hit.next)):
 			c.violate("a bit of the log was turned over, %s (its frame begins at %d): %s said: %v", note, hit.at, name, err)
 		}
 	}
@@ -108,6 +108,7 @@ func restore(path string, at int, b byte) error {
 // documentation of the eventlog package has them.
 const (
 	segmentHeader = 128
+	segmentPrev   = 40
 	frameHeader   = 32
 	frameReserve  = 3
 	commitDurable = 384
@@ -117,6 +118,7 @@ const (
 type logFrame struct {
 	at, size int
 	seq      uint64
+	next     uint64 // the number that follows on the record before it: behind a gap not its own, and all that is known of it when it is damaged
 	kind     byte
 }
 
@@ -124,15 +126,22 @@ type logFrame struct {
 // It does not look at checksums.
 func logFrames(b []byte) []logFrame {
 	var frames []logFrame
+	if len(b) < segmentHeader {
+		return nil
+	}
+	last := binary.LittleEndian.Uint64(b[segmentPrev:])
 	for at := segmentHeader; at+frameHeader <= len(b); {
 		f := logFrame{
 			at: at, size: frameHeader + int(binary.LittleEndian.Uint32(b[at+4:])),
-			seq: binary.LittleEndian.Uint64(b[at+8:]), kind: b[at+24],
+			seq: binary.LittleEndian.Uint64(b[at+8:]), next: last + 1, kind: b[at+24],
 		}
 		if f.kind == 0 || f.kind > frameReserve || f.size > len(b)-at {
 			break
 		}
 		frames = append(frames, f)
+		if f.kind != frameReserve {
+			last = f.seq
+		}
 		at += (f.size + 7) &^ 7
 	}
 	return frames

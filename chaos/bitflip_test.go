@@ -1,8 +1,10 @@
 package chaos_test
 
 import (
+	"encoding/binary"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -52,6 +54,26 @@ func TestLogFrames_AreThoseOfTheLog(t *testing.T) {
 		}
 	}
 	chaos.LogFrames(b[:200])
+}
+
+// Of a record behind a gap that is damaged, the log can only say that it follows on
+// the one before. Seed 95028 had a bit turned over in one.
+func TestLogFrames_KnowWhatFollowsOnAGap(t *testing.T) {
+	b := make([]byte, 128)
+	binary.LittleEndian.PutUint64(b[40:], 5) // the last record of the segment before
+	for _, f := range []struct {
+		seq  uint64
+		kind byte // entry 1, term 2, reservation 3
+	}{{6, 1}, {6, 3}, {70, 2}, {71, 1}} {
+		frame := make([]byte, 32+8)
+		binary.LittleEndian.PutUint32(frame[4:], 8)
+		binary.LittleEndian.PutUint64(frame[8:], f.seq)
+		frame[24] = f.kind
+		b = append(b, frame...)
+	}
+	if got, want := chaos.FollowingOn(b), []uint64{6, 7, 7, 71}; !slices.Equal(got, want) {
+		t.Errorf("%v, want %v", got, want)
+	}
 }
 
 func TestRun_RefusesFlippedBits(t *testing.T) {

@@ -240,14 +240,23 @@ func (c *conductor) leader() *process {
 	return nil
 }
 
+// led tells whether somebody leads, if anybody is left, and nobody is dying who may
+// have.
+func (c *conductor) led() bool {
+	dying := func(p *process) bool { return p.killed }
+	return (c.leader() != nil || len(c.living()) == 0) && len(c.ending) == 0 && !slices.ContainsFunc(slices.Collect(maps.Values(c.crew)), dying)
+}
+
 // dismissAll has all processes report their state and close, at once, but for one that is killed when the
 // others are gone, if the plan kills and there is one that follows: so there is a
 // replica at the end that nobody who was there has removed. It is stopped until
-// then, because it would lead.
+// then, because it would lead. It must not lead already: one that is stopped just as
+// a leader that was killed before has died may have the lock, and then nobody can
+// close (seed 97108).
 func (c *conductor) dismissAll(ctx context.Context) error {
 	c.halted = true
 	var last *process
-	if canStop && slices.Contains(c.plan.Faults, KillFollower) {
+	if canStop && slices.Contains(c.plan.Faults, KillFollower) && c.await(ctx, settle, c.led) {
 		followers := slices.DeleteFunc(c.living(), func(p *process) bool { return p.state != Following })
 		if len(followers) > 0 {
 			// The one that has worked longest: it has a replica, if any has.

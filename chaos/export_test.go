@@ -171,6 +171,14 @@ func LogFrames(b []byte) (at []int, seqs []uint64) {
 	return at, seqs
 }
 
+// FollowingOn are the numbers that follow on the record before each frame.
+func FollowingOn(b []byte) (next []uint64) {
+	for _, f := range logFrames(b) {
+		next = append(next, f.next)
+	}
+	return next
+}
+
 // Durable are the names that the folder of the database has on the disk.
 func (d Disk) Durable() []string {
 	durable, err := d.platter.durable(0)
