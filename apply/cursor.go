@@ -93,11 +93,11 @@ func parseCursor(repr []byte) (m cursorMove, err error) {
 }
 
 // cursors are all of them. They are part of the replicated state: they change
-// only as entries are applied, in the same way everywhere.
+// only as entries are applied, or learned, in the same way everywhere.
 type cursors struct {
 	mu    sync.Mutex // others than the sequencer read
 	slots []Cursor   // without a name: free
-	dirty []int      // slots to write; owned by the sequencer
+	dirty []int      // slots to write; owned by whoever applies
 	grown bool       // so is their number
 }
 
@@ -169,9 +169,12 @@ func (t *cursors) book(b *pebble.Batch, all bool) error {
 			return err
 		}
 	}
-	t.dirty, t.grown = t.dirty[:0], false
+	t.written()
 	return nil
 }
+
+// written notes that Pebble has all slots as they are.
+func (t *cursors) written() { t.dirty, t.grown = t.dirty[:0], false }
 
 // loadCursors reads the slots from Pebble.
 func loadCursors(from pebble.Reader) ([]Cursor, error) {

@@ -68,16 +68,17 @@ func (m *Machine) Join(id eventlog.ID) error {
 // The error is ErrCorrupt when the log ends before limit, what the reader
 // returned, or what Full did when Pebble cannot flush for want of space.
 func (m *Machine) Follow(r *eventlog.Reader, limit uint64) error {
-	return m.follow(r, limit, m.Full)
+	return m.follow(&m.memory, r, limit, m.Full)
 }
 
-// follow asks stop, between batches, whether it has to end early.
-func (m *Machine) follow(r *eventlog.Reader, limit uint64, stop func() error) error {
-	a := applier{m: m}
+// follow asks stop, between batches, whether it has to end early. mem is the
+// bookkeeping that goes with what is applied.
+func (m *Machine) follow(mem *memory, r *eventlog.Reader, limit uint64, stop func() error) error {
+	a := applier{m: m, memory: mem}
 	for m.Applied() < limit {
 		rec, ok, err := r.Next(limit)
 		if err == nil && !ok {
-			err = fmt.Errorf("%w: the log ends early, after %d", ErrCorrupt, max(a.seq, m.Applied()))
+			err = endsEarly(max(a.seq, m.Applied()))
 		}
 		if err == nil {
 			err = a.add(rec)
@@ -95,6 +96,10 @@ func (m *Machine) follow(r *eventlog.Reader, limit uint64, stop func() error) er
 		}
 	}
 	return nil
+}
+
+func endsEarly(seq uint64) error {
+	return fmt.Errorf("%w: the log ends early, after %d", ErrCorrupt, seq)
 }
 
 // discard drops what was added and not committed.

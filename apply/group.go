@@ -83,6 +83,8 @@ func (m *Machine) Begin(g *Group, next uint64, now time.Time) {
 // A command that was logged before, by this leader or another, has OutcomeDone
 // with its first sequence number and is not added again. That memory spans the
 // commands an origin has without an answer, for MaxOrigins origins.
+//
+// A command with a condition on a key must not come before CatchUp has returned.
 func (g *Group) Judge(c *Command) Answer {
 	if seq, ok := g.seen(c); ok {
 		// Its first logging may not have been synced, or not yet.
@@ -169,6 +171,9 @@ func (g *Group) holds(c *Condition) (bool, error) {
 	if IsReserved(c.Key) {
 		return c.Absent, nil
 	}
+	if g.m.Behind() {
+		panic("apply: a condition was judged before the state had caught up")
+	}
 	if g.batch != nil && !g.indexed {
 		// The first condition after plain writes: from here on the effects must
 		// be readable.
@@ -231,30 +236,37 @@ func (g *Group) Discard() error {
 	return b.Close()
 }
 
-// Apply applies a group whose entries are in the log. An error means that the
-// state can no longer follow the log: the term must end.
+// Apply applies a group whose entries are in the log; while Pebble is Behind, that
+// is left to Replay. An error means that the state can no longer follow the log:
+// the term must end.
 func (m *Machine) Apply(g *Group) error {
 	if g.batch == nil {
 		return nil
 	}
 	seq := g.next - uint64(len(g.records))
 	for _, r := range g.records {
-		m.sessions.record(r.origin, r.number, r.low, seq)
+		if m.replay == nil || !mutant.ForgetDuplicates { // else Replay forgets it too
+			m.sessions.record(r.origin, r.number, r.low, seq)
+		}
 		seq++
 	}
 	for _, move := range g.moves {
 		m.cursors.move(move)
 	}
 	m.nanos = g.nanos
+	if m.replay != nil {
+		m.replay.judged.Store(g.next - 1)
+		return g.Discard()
+	}
 	b := g.batch
 	g.batch = nil
-	return m.commit(b, g.records, g.wipes, g.next-1)
+	return m.commit(&m.memory, b, g.records, g.wipes, g.next-1)
 }
 
 // commit adds the bookkeeping to b, commits it and publishes seq as applied.
-func (m *Machine) commit(b *pebble.Batch, records []record, wipes bool, seq uint64) error {
+func (m *Machine) commit(mem *memory, b *pebble.Batch, records []record, wipes bool, seq uint64) error {
 	defer b.Close()
-	if err := m.book(b, records, wipes, seq); err != nil {
+	if err := mem.book(b, m.id, records, wipes, seq); err != nil {
 		return fmt.Errorf("apply up to %d: %w", seq, err)
 	}
 	if mutant.SplitBatch {
@@ -265,50 +277,5 @@ func (m *Machine) commit(b *pebble.Batch, records []record, wipes bool, seq uint
 		return fmt.Errorf("apply up to %d: %w", seq, err)
 	}
 	m.advance(seq)
-	return nil
-}
-
-// book writes the bookkeeping that goes with effects up to seq. It comes after
-// the effects in the batch, so a DeleteRange among them does not reach it.
-func (m *Machine) book(b *pebble.Batch, records []record, wipes bool, seq uint64) error {
-	if err := m.cursors.book(b, wipes); err != nil {
-		return err
-	}
-	if wipes {
-		// Some range may cover keys of ours that this batch would not have
-		// written. Which ones depends on the comparer; write them all.
-		if err := m.bookAll(b); err != nil {
-			return err
-		}
-		return b.Set(keyApplied, m.appliedValue(seq), nil)
-	}
-	var last Origin
-	for i := range records {
-		// Commands of one origin come in runs; each run's session is written once
-		// or, if the origin comes again, once more with the same content.
-		if o := records[i].origin; i == 0 || o != last {
-			last = o
-			s := m.sessions.byOrigin[o]
-			if s == nil {
-				continue // forgotten again within the group
-			}
-			if err := b.Set(sessionKey(s.slot), s.append(nil, o), nil); err != nil {
-				return err
-			}
-		}
-	}
-	return b.Set(keyApplied, m.appliedValue(seq), nil)
-}
-
-func (m *Machine) bookAll(b *pebble.Batch) error {
-	if err := b.Set(keyID, m.idValue(), nil); err != nil {
-		return err
-	}
-	for slot, o := range m.sessions.slots {
-		s := m.sessions.byOrigin[o]
-		if err := b.Set(sessionKey(uint32(slot)), s.append(nil, o), nil); err != nil {
-			return err
-		}
-	}
 	return nil
 }

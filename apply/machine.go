@@ -38,12 +38,12 @@ type Machine struct {
 	cmp   *pebble.Comparer
 	log   *slog.Logger
 
-	// Owned by the sequencer.
-	id       eventlog.ID
-	sessions sessions
-	cursors  cursors
-	nanos    int64 // time of the last applied entry
-	clean    uint64
+	// Owned by the sequencer; while the machine is Behind, what is in replay belongs
+	// to Replay.
+	id     eventlog.ID
+	memory         // by which commands are judged
+	replay *replay // nil when Pebble has all of the log
+	clean  uint64
 
 	flushing <-chan struct{} // owned by the caller of FlushSoon: closed when its last flush has ended
 
@@ -123,17 +123,6 @@ func (m *Machine) load() error {
 	return err
 }
 
-// appliedLen: applied u64, floor u64, time i64, session slots in use u32.
-const appliedLen = 8 + 8 + 8 + 4
-
-func (m *Machine) appliedValue(seq uint64) []byte {
-	v := make([]byte, 0, appliedLen)
-	v = binary.LittleEndian.AppendUint64(v, seq)
-	v = binary.LittleEndian.AppendUint64(v, m.sessions.floor)
-	v = binary.LittleEndian.AppendUint64(v, uint64(m.nanos))
-	return binary.LittleEndian.AppendUint32(v, uint32(len(m.sessions.slots)))
-}
-
 // reserved returns a copy of one of our own keys, nil when it is absent.
 func (m *Machine) reserved(key []byte) ([]byte, error) { return reserved(m.store.db, key) }
 
@@ -192,8 +181,8 @@ func (m *Machine) wake() {
 
 // WaitApplied returns once everything up to seq is applied. It waits for the
 // sequencer, between making an entry durable and applying it: microseconds, but
-// for as long as it takes when Pebble stalls writes because its flushes or
-// compactions cannot keep up. It fails when ctx ends first, or when the machine
+// for as long as it takes while the machine is Behind, or when Pebble stalls writes
+// because its flushes or compactions cannot keep up. It fails when ctx ends first, or when the machine
 // is stopped.
 func (m *Machine) WaitApplied(ctx context.Context, seq uint64) error {
 	for m.applied.Load() < seq {
@@ -294,15 +283,18 @@ func (m *Machine) FlushSoon() (begun bool, err error) {
 	return err == nil, err
 }
 
-// Close closes Pebble. With clean set everything applied is made durable first,
-// so that plain Pebble finds it all; otherwise what was not flushed is left to
-// be replayed from the log. Nobody may use m any more; iterators must be closed.
+// Close closes Pebble. With clean set everything in the log is applied and made
+// durable first, so that plain Pebble finds it all; otherwise what was not flushed
+// is left to be replayed from the log. Nobody may use m any more; iterators must be closed.
 func (m *Machine) Close(clean bool) error {
 	var err error
 	if clean {
 		err = m.finish()
 	}
 	m.Stop(errors.New("apply: machine closed"))
+	if !m.store.broken() { // else complete may have left somebody in it
+		err = errors.Join(err, m.forget())
+	}
 	return errors.Join(err, m.store.close())
 }
 
@@ -310,7 +302,7 @@ func (m *Machine) Close(clean bool) error {
 // the caller's may still be in it: that gets an error, or never comes back, but
 // meets no closed Pebble. Nothing of this Pebble reaches the disk once Abandon
 // returned, which waits for what is under way there; its memory is lost until the
-// process ends. The error says why Pebble broke.
+// process ends, and a file descriptor if it was Behind. The error says why Pebble broke.
 func (m *Machine) Abandon() error {
 	m.Stop(errors.New("apply: machine abandoned"))
 	return m.store.abandon()
@@ -321,12 +313,27 @@ func (m *Machine) finish() error {
 	if m.id == (eventlog.ID{}) {
 		return nil
 	}
+	if err := m.complete(); err != nil {
+		return err
+	}
 	v := binary.LittleEndian.AppendUint64(nil, m.Applied())
 	err := m.store.call(func() error { return m.store.db.Set(keyClean, v, pebble.NoSync) })
 	if err != nil {
 		return fmt.Errorf("mark the state clean: %w", err)
 	}
 	return m.Flush(nil)
+}
+
+// complete is CatchUp for the end of the term, which must come to an end: it is left
+// to the next leader when Pebble is broken, or finds no room.
+func (m *Machine) complete() error {
+	if m.replay == nil {
+		return nil
+	}
+	if err := m.Full(); err != nil {
+		return fmt.Errorf("apply what is left of the log: %w", err)
+	}
+	return m.store.call(func() error { return m.catchUp(m.Full) })
 }
 
 // fullPatience is how long Flush goes on while the disk is full. Pebble tries

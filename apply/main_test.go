@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"math"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -95,8 +96,21 @@ func (silent) Infof(string, ...any)  {}
 func (silent) Errorf(string, ...any) {}
 func (silent) Fatalf(string, ...any) {}
 
-// join opens state and log and replays, as a new leader does before its term.
-func join(o *pebble.Options, lo eventlog.Options) (n *node, err error) {
+// join is open, and replays.
+func join(o *pebble.Options, lo eventlog.Options) (*node, error) {
+	n, err := open(o, lo)
+	if err != nil {
+		return n, err
+	}
+	if err := n.m.CatchUp(); err != nil {
+		return n, errors.Join(err, n.end(false))
+	}
+	return n, nil
+}
+
+// open opens state and log, as a new leader does before its term. The state may be
+// behind the log then.
+func open(o *pebble.Options, lo eventlog.Options) (n *node, err error) {
 	n = &node{fs: o.FS}
 	defer func() {
 		if err != nil {
@@ -113,7 +127,8 @@ func join(o *pebble.Options, lo eventlog.Options) (n *node, err error) {
 	if n.log, err = eventlog.Open(logDir, lo); err != nil {
 		return n, err
 	}
-	return n, n.m.Recover(n.log, o.FS, logDir)
+	_, err = n.m.Recover(n.log, o.FS, logDir)
+	return n, err
 }
 
 // begin starts the term.
@@ -154,8 +169,13 @@ func (n *node) end(clean bool) error {
 	return errors.Join(errs...)
 }
 
-// group judges commands together.
+// group judges commands together. For a condition the state has to be there.
 func (n *node) group(cmds ...apply.Command) []apply.Answer {
+	if slices.ContainsFunc(cmds, func(c apply.Command) bool { return c.Cond != nil && !c.Cursor }) {
+		if err := n.m.CatchUp(); err != nil {
+			panic(err)
+		}
+	}
 	n.clock += int64(time.Millisecond)
 	n.m.Begin(&n.g, n.log.Last()+1, time.Unix(0, n.clock))
 	answers := make([]apply.Answer, len(cmds))

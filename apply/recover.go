@@ -18,42 +18,43 @@ import (
 // process that has just become the leader gets no memory that is warm.
 const replayBatch = 32 << 10
 
-func (m *Machine) idValue() []byte {
+func idValue(id eventlog.ID) []byte {
 	v := binary.LittleEndian.AppendUint32(nil, stateVersion)
-	return append(v, m.id[:]...)
+	return append(v, id[:]...)
 }
 
 // Recover joins the state with its log, which was just opened in folder dir: it
-// checks that the two belong together and applies what the state lacks. From
-// here on no table of Pebble's is written before the log is durable.
+// checks that the two belong together and reads what the state lacks, which is then
+// applied by Replay or CatchUp. From here on no table of Pebble's is written before
+// the log is durable. backlog is how many bytes the entries have that the state lacks.
 //
 // The error is ErrCorrupt when the log lacks entries that the state does not
 // have either, or has fewer than the state has applied.
-func (m *Machine) Recover(log *eventlog.Log, fs vfs.FS, dir string) error {
+func (m *Machine) Recover(log *eventlog.Log, fs vfs.FS, dir string) (backlog int, err error) {
 	sync := log.Sync
 	m.store.fs.syncLog.Store(&sync)
 	fresh := m.id == eventlog.ID{}
 	switch applied := m.Applied(); {
 	case fresh:
 		if log.First() > 1 && log.Last() > 0 {
-			return fmt.Errorf("%w: the log starts at %d, but Pebble knows nothing of a log; Pebble's files were replaced or lost",
+			return 0, fmt.Errorf("%w: the log starts at %d, but Pebble knows nothing of a log; Pebble's files were replaced or lost",
 				ErrCorrupt, log.First())
 		}
 		if err := m.adopt(log.ID()); err != nil {
-			return err
+			return 0, err
 		}
 	case m.id != log.ID():
-		return fmt.Errorf("%w: the log is of database %s, Pebble's files are of database %s", ErrCorrupt, log.ID(), m.id)
+		return 0, fmt.Errorf("%w: the log is of database %s, Pebble's files are of database %s", ErrCorrupt, log.ID(), m.id)
 	case applied > log.Last():
-		return fmt.Errorf("%w: the state has applied %d, but the log ends at %d", ErrCorrupt, applied, log.Last())
+		return 0, fmt.Errorf("%w: the state has applied %d, but the log ends at %d", ErrCorrupt, applied, log.Last())
 	}
 	if m.Applied() == log.Last() {
-		return nil
+		return 0, nil
 	}
-	if err := m.replay(log, fs, dir); err != nil {
-		return fmt.Errorf("replay the log from %d to %d: %w", m.Applied()+1, log.Last(), err)
+	if backlog, err = m.learn(log, fs, dir); err != nil {
+		return 0, fmt.Errorf("read the log from %d to %d: %w", m.Applied()+1, log.Last(), err)
 	}
-	return nil
+	return backlog, nil
 }
 
 // Clean tells whether the last Close left a state that needs no log. Only then
@@ -69,10 +70,10 @@ func (m *Machine) adopt(id eventlog.ID) error {
 	}
 	m.id = id
 	b := m.store.db.NewBatch()
-	if err := b.Set(keyID, m.idValue(), nil); err != nil {
+	if err := b.Set(keyID, idValue(id), nil); err != nil {
 		return errors.Join(err, b.Close())
 	}
-	return m.commit(b, nil, false, 0)
+	return m.commit(&m.memory, b, nil, false, 0)
 }
 
 // checkUnreserved refuses a database whose own keys are where ours would go.
@@ -89,29 +90,19 @@ func (m *Machine) checkUnreserved() (err error) {
 	return it.Error()
 }
 
-// replay applies the log from behind the applied position to its end.
-func (m *Machine) replay(log *eventlog.Log, fs vfs.FS, dir string) (err error) {
-	// First may be above the next number and nothing be missing: a term record
-	// that leaves a gap before it can begin a segment. The reader knows.
-	r, err := eventlog.OpenReader(fs, dir, m.Applied()+1)
-	if errors.Is(err, eventlog.ErrCompacted) {
-		return fmt.Errorf("%w: the state ends at %d, but the log starts at %d: %w", ErrCorrupt, m.Applied(), log.First(), err)
-	}
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, r.Close()) }()
-	return m.follow(r, log.Last(), func() error { return nil })
-}
-
-// ApplyTerm applies the record that began a term.
+// ApplyTerm applies the record that began a term, unless Replay comes to it.
 func (m *Machine) ApplyTerm(seq uint64) error {
-	return m.commit(m.store.db.NewBatch(), nil, false, seq)
+	if m.replay != nil {
+		m.replay.judged.Store(seq)
+		return nil
+	}
+	return m.commit(&m.memory, m.store.db.NewBatch(), nil, false, seq)
 }
 
 // applier applies log records, many to a Pebble batch.
 type applier struct {
 	m       *Machine
+	memory  *memory
 	batch   *pebble.Batch
 	records []record
 	wipes   bool
@@ -131,10 +122,7 @@ func (a *applier) add(rec eventlog.Record) error {
 	if err != nil {
 		return fmt.Errorf("entry %d: %w", rec.Seq, err)
 	}
-	if e.Cursor {
-		move, _ := parseCursor(e.Repr) // DecodeEntry has checked it
-		a.m.cursors.move(move)
-	} else {
+	if !e.Cursor {
 		var b pebble.Batch
 		if err := b.SetRepr(effects(e.Repr, e.shape)); err != nil {
 			return fmt.Errorf("entry %d: %w", rec.Seq, err)
@@ -147,10 +135,7 @@ func (a *applier) add(rec eventlog.Record) error {
 		}
 		a.wipes = a.wipes || e.shape.rangeDeletes
 	}
-	if !mutant.ForgetDuplicates {
-		a.m.sessions.record(e.Origin, e.Number, e.Low, rec.Seq)
-	}
-	a.m.nanos = e.Time.UnixNano()
+	a.memory.learn(&e, rec.Seq)
 	a.records = append(a.records, record{e.Origin, e.Number, e.Low})
 	a.size += len(rec.Payload)
 	return nil
@@ -159,7 +144,7 @@ func (a *applier) add(rec eventlog.Record) error {
 func (a *applier) commit() error {
 	b := a.batch
 	a.batch = nil
-	err := a.m.commit(b, a.records, a.wipes, a.seq)
+	err := a.m.commit(a.memory, b, a.records, a.wipes, a.seq)
 	a.records, a.wipes, a.size = a.records[:0], false, 0
 	return err
 }

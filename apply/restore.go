@@ -193,7 +193,7 @@ func (r *Restorer) mark() error {
 	r.m.sessions.floor = r.from.Seq
 	err := errors.Join(
 		r.m.cursors.book(b, r.wipes), // a DeleteRange may have covered those that did not move
-		b.Set(keyID, r.m.idValue(), nil),
+		b.Set(keyID, idValue(r.m.id), nil),
 		b.Set(keyApplied, r.m.appliedValue(r.from.Seq), nil),
 		b.Set(keyClean, seq, nil),
 		b.Set(keyRestored, append(r.from.Database[:], seq...), nil),

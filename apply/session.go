@@ -92,7 +92,7 @@ func decodeSession(src []byte) (o Origin, s *session, err error) {
 }
 
 // sessions is the memory of all origins. It is part of the replicated state:
-// it changes only as entries are applied, in the same way everywhere.
+// it changes only as entries are applied, or learned, in the same way everywhere.
 type sessions struct {
 	byOrigin map[Origin]*session
 	slots    []Origin // slots[s.slot] is the origin of s; MaxOrigins at most

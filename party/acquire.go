@@ -21,8 +21,8 @@ import (
 // acquire makes this process the leader; it owns lock and, if there is one, the
 // station that is ready from here on. It fails with everything undone again. The steps:
 //
-//	Pebble's lock → beside each other: Pebble | log and NATS → socket → endpoint
-//	→ replay → next term → commit word → sequencer and desk
+//	Pebble's lock → beside each other: Pebble | log | NATS → socket → endpoint
+//	→ who wrote what → next term → commit word → sequencer, desk and replay
 //
 // From the endpoint on followers connect and introduce themselves; they are
 // answered, and have a leader, when the last step is done.
@@ -79,31 +79,18 @@ func (l *leader) openParts() error {
 	if err != nil {
 		return err
 	}
-	var front, parts sync.WaitGroup
-	var server, log, listen error
-	if l.station == nil {
-		front.Go(func() { l.station, server = newStation(l.db.log) })
-	}
+	var parts sync.WaitGroup
+	var server, log error
+	parts.Go(func() { server = l.listen() })
 	if there {
-		front.Go(func() { log = l.openLog() })
+		parts.Go(func() { log = l.openLog() })
 	}
-	parts.Go(func() {
-		if front.Wait(); there && server == nil && log == nil {
-			listen = l.listen()
-		}
-	})
 	l.machine, err = apply.Open(l.db.dir, l.db.opts.Pebble, l.pebbleLock, l.db.log)
 	parts.Wait()
-	if err == nil && !there && server == nil {
-		// Where the log has to start is known only now.
-		if log = l.beginLog(); log == nil {
-			listen = l.listen()
-		}
+	if err == nil && !there {
+		log = l.beginLog() // where it has to start is known only now
 	}
-	if server != nil {
-		server = fmt.Errorf("start the NATS server: %w", server)
-	}
-	return errors.Join(err, log, server, listen)
+	return errors.Join(err, log, server)
 }
 
 // lockPebble takes the lock that plain Pebble takes. When a leader has just been
@@ -172,18 +159,18 @@ func (l *leader) beginLog() (err error) {
 
 // beginTerm joins state and log and begins the term.
 func (l *leader) beginTerm() error {
-	before := l.machine.Applied()
-	if err := l.machine.Recover(l.log, l.db.opts.Pebble.FS, l.db.path("log")); err != nil {
+	var err error
+	if l.backlog, err = l.machine.Recover(l.log, l.db.opts.Pebble.FS, l.db.path("log")); err != nil {
 		return err
 	}
-	l.replayed = int(min(l.log.Last()-before, 1<<20)) * 128 // a guess at the size is enough
-	last := l.log.Last()                                    // before StartTerm skips numbers that were promised
+	last := l.log.Last() // before StartTerm skips numbers that were promised
 	term, seq, err := l.log.StartTerm(l.db.opts.Now())
 	if err != nil {
 		return fmt.Errorf("begin a term: %w", err)
 	}
-	if term != l.term {
-		panic(fmt.Sprintf("party: term %d began, %d was published", term, l.term))
+	l.term = term
+	if err := l.publish(l.log.ID(), term); err != nil {
+		return err
 	}
 	if l.word, err = eventlog.OpenCommit(l.db.path("commit"), l.log.ID()); err != nil {
 		return fmt.Errorf("open the commit word: %w", err)
@@ -207,6 +194,8 @@ func (l *leader) serve() {
 	l.notifier = newNotifier(l)
 	l.seq = newSequencer(l)
 	l.desk = newDesk(l)
+	replayed := l.seq.replayed
+	l.work.Go(func() { l.machine.Replay(l.ctx); close(replayed) })
 	l.work.Go(func() { l.cancel(l.seq.run(l.ctx)) })
 	l.desk.start(&l.work)
 	l.work.Go(l.keep)
@@ -215,8 +204,15 @@ func (l *leader) serve() {
 	l.work.Go(l.sweep)
 }
 
-// listen opens the server to the others and tells them where it is.
+// listen opens the server to the others and tells them where it is: whoever lost
+// has an end to its looking then, and leaves the processor to this process. What
+// becomes of the term is not known yet; the commit word says which it should be.
 func (l *leader) listen() (err error) {
+	if l.station == nil {
+		if l.station, err = newStation(l.db.log); err != nil {
+			return fmt.Errorf("start the NATS server: %w", err)
+		}
+	}
 	own := l.db.path("")
 	if old, err := readEndpoint(l.db.path("endpoint")); err == nil {
 		embednats.RemoveStale(own, old.Address)
@@ -224,13 +220,23 @@ func (l *leader) listen() (err error) {
 	if l.address, err = l.station.server.Listen(own); err != nil {
 		return err
 	}
-	l.term = l.log.Term() + 1
-	return l.publish()
+	word, err := eventlog.ReadCommit(l.db.path("commit"))
+	if err != nil {
+		return nil // a new database, or damage that is dealt with when the log is open
+	}
+	return errors.Join(l.publish(word.ID(), word.Term()+1), word.Close())
 }
 
-// publish tells the others where to find this leader.
-func (l *leader) publish() error {
-	return endpoint{
-		Database: l.log.ID().String(), Term: l.term, PID: os.Getpid(), Started: l.started, Address: l.address,
-	}.publish(l.db.path("endpoint"))
+// publish tells the others where to find this leader, unless that is what they
+// were told last.
+func (l *leader) publish(id eventlog.ID, term uint64) error {
+	e := endpoint{Database: id.String(), Term: term, PID: os.Getpid(), Started: l.started, Address: l.address}
+	if e == l.published {
+		return nil
+	}
+	if err := e.publish(l.db.path("endpoint")); err != nil {
+		return err
+	}
+	l.published = e
+	return nil
 }

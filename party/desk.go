@@ -40,8 +40,8 @@ func (d *desk) work(wg *sync.WaitGroup) {
 			return
 		case m := <-d.in:
 			if d.l.machine.Applied() < d.l.word.Committed() {
-				// Pebble makes the sequencer wait, perhaps for long. Whoever reads has
-				// to wait with it; those who only want to join have not.
+				// The state is behind, as a term begins or because Pebble is slow, perhaps
+				// for long. Whoever reads has to wait; those who only want to join have not.
 				wg.Go(func() { d.handle(m, m.Data, nil, nil) })
 				continue
 			}

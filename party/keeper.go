@@ -11,12 +11,12 @@ import (
 	"github.com/pebbleparty/pebbleparty/eventlog"
 )
 
-// What Pebble has not made durable the next leader has to replay before it can
-// serve. So Pebble flushes when flushBytes of log have piled up, and every
-// flushEvery when there are flushSome: that keeps a replay to about a thousand
-// entries under a moderate load, and costs an idle leader nothing.
+// What Pebble has not made durable the next leader has to read before it can serve
+// writes, and to replay before it can serve reads. So Pebble flushes when flushBytes
+// of log have piled up, and every flushEvery when there are flushSome: that keeps it
+// to some thousand entries under a moderate load, and costs an idle leader nothing.
 const (
-	flushBytes = 1 << 20
+	flushBytes = 2 << 20
 	flushSome  = 64 << 10
 	flushEvery = 250 * time.Millisecond
 )
@@ -41,11 +41,8 @@ func (l *leader) keep() {
 	defer look.Stop()
 	sweep := time.NewTicker(transferIdle)
 	defer sweep.Stop()
-	unflushed := l.replayed
+	unflushed := 0
 	var due <-chan time.Time // running while there is something to flush
-	if unflushed >= flushSome {
-		due = time.After(flushEvery) // not at once: those who waited for the failover come first
-	}
 	flushNow := false
 	for {
 		if flushNow || unflushed >= flushBytes {
@@ -96,7 +93,7 @@ func (l *leader) stayVisible() {
 		}
 	}
 	if _, err := os.Stat(l.db.path("endpoint")); errors.Is(err, os.ErrNotExist) {
-		if err := l.publish(); err != nil {
+		if err := l.published.publish(l.db.path("endpoint")); err != nil {
 			l.db.log.Warn("party: publish the endpoint again", "err", err)
 		}
 	}

@@ -29,6 +29,7 @@ type leader struct {
 	term       uint64
 	station    *station
 	address    embednats.Address
+	published  endpoint // what the others were told
 	seq        *sequencer
 	desk       *desk
 	notifier   *notifier
@@ -37,12 +38,12 @@ type leader struct {
 
 	ctx    context.Context // the term's; ends with its cause
 	cancel context.CancelCauseFunc
-	work   sync.WaitGroup // sequencer, desk, keeper
+	work   sync.WaitGroup // sequencer, replay, desk, keeper
 	ended  chan struct{}  // closed when all work has ended, or has been given up
 	grew   chan int       // bytes appended to the log, for the keeper
 
 	answered chan struct{} // capacity 1: the bundle of this process is answered
-	replayed int           // bytes of log that this term began with and Pebble had not flushed
+	backlog  int           // bytes of log that Pebble lacked as this term began
 
 	holds holds // on the log, against retention
 

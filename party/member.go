@@ -66,7 +66,7 @@ func (m *member) run(ctx context.Context) {
 //
 // No timer decides who leads: the lock does. The pauses only keep those who lost
 // from asking all the time; they are short at first, because the winner needs
-// some milliseconds, and grow when it needs long (a replay, a stopped process).
+// some milliseconds, and grow when it needs long (a large log, a stopped process).
 func (m *member) elect(ctx context.Context) error {
 	var failed error // why this process cannot lead
 	for try := 0; ctx.Err() == nil; try++ {
@@ -83,7 +83,9 @@ func (m *member) elect(ctx context.Context) error {
 				l, err := acquire(m.db, lock, m.takeReady())
 				if err == nil {
 					m.lead(ctx, l)
-					return nil
+					if err = m.cause; !errors.Is(err, errNotReplayed) {
+						return nil
+					}
 				}
 				if !errors.Is(err, errBusy) {
 					// What keeps this process from leading may not keep another one: a

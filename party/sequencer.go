@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -12,6 +13,13 @@ import (
 	"github.com/pebbleparty/pebbleparty/apply"
 	"github.com/pebbleparty/pebbleparty/eventlog"
 )
+
+// maxLead is how many bytes the log may run ahead of a state that is still being
+// replayed: then writers wait for it, as they always do for a Pebble that is slow.
+const maxLead = 4 << 20
+
+// errNotReplayed: the state could not be brought up to the log.
+var errNotReplayed = errors.New("party: the state does not follow the log")
 
 // Bounds of one group: what is appended with one sync.
 const (
@@ -21,7 +29,8 @@ const (
 
 // sequencer puts the writes of all processes in order: it judges them, appends
 // what takes effect to the log with one sync for all that arrived meanwhile,
-// answers, and applies it. One goroutine, run, owns all of it.
+// answers, and applies it. One goroutine, run, owns all of it. As a term begins the
+// state may lack part of the log, which is replayed beside it (apply.Machine.Replay).
 type sequencer struct {
 	machine  *apply.Machine
 	log      *eventlog.Log
@@ -33,19 +42,23 @@ type sequencer struct {
 	remote chan *nats.Msg // bundles straight from the followers
 	local  chan *job      // of this process, and remote ones that came in parts
 
+	replayed chan struct{} // closed when Replay has returned; owned by run, nil once the state has caught up
+
 	// Owned by run.
 	jobs    []*job
 	group   apply.Group
 	answers []apply.Answer
 	conns   map[apply.Origin]uint64 // newest connection of each origin, see stale
 	busy    bool                    // the last group was of several jobs
+	backlog int                     // bytes of log that Pebble lacked as the term began
+	lead    int                     // and bytes appended since, while it lacks them
 }
 
 func newSequencer(l *leader) *sequencer {
 	return &sequencer{
 		machine: l.machine, log: l.log, word: l.word, now: l.db.opts.Now, appended: l.appended, notifier: l.notifier,
-		remote: l.station.commands, local: make(chan *job, 64),
-		conns: make(map[apply.Origin]uint64),
+		remote: l.station.commands, local: make(chan *job, 64), replayed: make(chan struct{}),
+		conns: make(map[apply.Origin]uint64), backlog: l.backlog,
 	}
 }
 
@@ -53,6 +66,11 @@ func newSequencer(l *leader) *sequencer {
 type job struct {
 	req   writeRequest
 	reply func(committed uint64, answers []apply.Answer) // called once, from run; answers is valid until it returns
+}
+
+// conditional tells whether the state is needed to judge the job.
+func (j *job) conditional() bool {
+	return slices.ContainsFunc(j.req.Commands, func(c apply.Command) bool { return c.Cond != nil })
 }
 
 // errTermOver ends the sequencer on request.
@@ -69,6 +87,11 @@ func (s *sequencer) run(ctx context.Context) error {
 			s.accept(m)
 		case j := <-s.local:
 			s.jobs = append(s.jobs, j)
+		case <-s.replayed:
+			if err := s.catchUp(ctx); err != nil {
+				return err
+			}
+			continue
 		case <-ctx.Done():
 			return errTermOver
 		}
@@ -79,9 +102,32 @@ func (s *sequencer) run(ctx context.Context) error {
 			runtime.Gosched()
 			s.drain()
 		}
+		if s.replayed != nil && (s.lead > maxLead || slices.ContainsFunc(s.jobs, (*job).conditional)) {
+			if err := s.catchUp(ctx); err != nil {
+				return err
+			}
+		}
 		if err := s.commit(); err != nil {
 			return err
 		}
+	}
+}
+
+// catchUp waits until the state is what the log says.
+func (s *sequencer) catchUp(ctx context.Context) error {
+	select {
+	case <-s.replayed:
+		if ctx.Err() != nil {
+			return errTermOver // and so Replay has ended too, wherever it was
+		}
+		s.replayed = nil
+		if err := s.machine.CatchUp(); err != nil {
+			return fmt.Errorf("%w: %w", errNotReplayed, err)
+		}
+		s.appended(s.backlog + s.lead) // Pebble has it now, and can flush it
+		return nil
+	case <-ctx.Done():
+		return errTermOver
 	}
 }
 
@@ -172,7 +218,11 @@ func (s *sequencer) commit() error {
 	if err := s.machine.Apply(&s.group); err != nil {
 		return err
 	}
-	s.appended(s.group.Size())
+	if s.machine.Behind() {
+		s.lead += s.group.Size()
+	} else {
+		s.appended(s.group.Size())
+	}
 	return nil
 }
 

@@ -56,6 +56,12 @@ func (l *leader) trim(ctx context.Context, before uint64) (first uint64, err err
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	defer context.AfterFunc(l.ctx, func() { cancel(errLost) })()
+	if err := l.current(ctx); err != nil { // what is not applied is not flushed
+		if ctx.Err() != nil {
+			err = context.Cause(ctx)
+		}
+		return 0, err
+	}
 	if err := l.machine.Flush(ctx.Done()); err != nil {
 		return 0, err
 	}
