@@ -36,16 +36,20 @@ type scan struct {
 	used    time.Time // when its follower was last heard of
 }
 
-// The pages of a walk grow, for who looks at the first keys only. The largest
-// bounds what an iterator may have under way: see window.
+// The pages of a walk grow, for who looks at the first keys only: each KiB of the
+// first page makes its first key a tenth of a request later. The largest bounds
+// what an iterator may have under way: see window.
 const (
-	smallestPage = 4 << 10
+	smallestPage = 1 << 10
 	largestPage  = 256 << 10
+	// wholePair is how large a pair may be that fills the first page by itself: it
+	// comes at once, and not in parts.
+	wholePair = 4 << 10
 )
 
 // pageSize is the size of the page of that index, in bytes.
 func pageSize(index uint64) int {
-	if index >= 3 {
+	if index >= 4 {
 		return largestPage
 	}
 	return smallestPage << (2 * index)
@@ -191,7 +195,7 @@ func (c *scan) page(seek *iterSeek, out []byte) ([]byte, error) {
 	if err == nil {
 		out = p.appendHead(out)
 		end := len(out) - 1 // where p.End stands
-		out, p.End, err = c.pin.Page(out, pageSize(p.Index))
+		out, p.End, err = c.pin.Page(out, pageSize(p.Index), wholePair)
 		out[end] = byte(p.End)
 	}
 	if err != nil {

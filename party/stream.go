@@ -91,7 +91,7 @@ func (s *stream) next(ctx context.Context) (page, error) {
 
 // ahead lets the leader send on, the more the longer the walk is.
 func (s *stream) ahead() {
-	room := min(s.got, window)
+	room := min(2*s.got, window)
 	if !s.last && s.got+room >= s.allowed+max(1, room/2) {
 		s.allowed = s.got + room
 		s.tell()

@@ -62,9 +62,10 @@ const (
 	Part
 )
 
-// Page appends the next page to dst, of limit bytes at most: pairs, or a part of
-// one pair that is larger by itself. Behind the last page it appends nothing.
-func (c *Cursor) Page(dst []byte, limit int) (_ []byte, end End, err error) {
+// Page appends the next page to dst: pairs of limit bytes at most, or one of up to
+// whole bytes, or a part, of limit bytes at most, of one that is larger. Behind the
+// last page it appends nothing.
+func (c *Cursor) Page(dst []byte, limit, whole int) (_ []byte, end End, err error) {
 	if c.split {
 		return c.part(dst, limit)
 	}
@@ -81,7 +82,7 @@ func (c *Cursor) Page(dst []byte, limit int) (_ []byte, end End, err error) {
 		}
 		if full := len(dst)-start+n > limit; full && len(dst) > start {
 			return dst, More, nil
-		} else if full {
+		} else if full && n > whole {
 			c.begin(key, value)
 			return c.part(dst, limit)
 		}

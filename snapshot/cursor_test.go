@@ -170,16 +170,17 @@ func model(cmp *pebble.Comparer, all []snapshot.Pair, b snapshot.Bounds, p snaps
 // walk reads pages to the end, or only as many as that, and compares them.
 func walk(t testing.TB, c *snapshot.Cursor, want []snapshot.Pair, limit int, keysOnly bool, pages int) {
 	t.Helper()
+	whole := []int{0, limit, 3 * limit}[pages%3]
 	var parts []byte
 	for last := false; !last && pages > 0; pages-- {
 		var pairs []snapshot.Pair
-		b, end, err := c.Page([]byte("before"), limit)
+		b, end, err := c.Page([]byte("before"), limit, whole)
 		must(t, err)
 		b = bytes.TrimPrefix(b, []byte("before"))
 		last = end == snapshot.Last
 		split := end == snapshot.Part || len(parts) > 0
-		if len(b) > limit {
-			t.Fatalf("a page of %d bytes, the limit is %d", len(b), limit)
+		if len(b) > max(limit, whole) || end == snapshot.Part && len(b) > limit {
+			t.Fatalf("a page of %d bytes, the limit is %d, %d for one pair", len(b), limit, whole)
 		}
 		parts = append(parts, b...)
 		if end == snapshot.Part {
@@ -187,7 +188,7 @@ func walk(t testing.TB, c *snapshot.Cursor, want []snapshot.Pair, limit int, key
 		}
 		pairs, err = snapshot.DecodePage(nil, parts, keysOnly)
 		must(t, err)
-		if split && len(pairs) != 1 {
+		if (split || len(b) > limit) && len(pairs) != 1 {
 			t.Fatalf("%d pairs in %d bytes, the limit is %d", len(pairs), len(parts), limit)
 		}
 		if len(pairs) == 0 && !last {
