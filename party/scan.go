@@ -41,7 +41,7 @@ type scan struct {
 // what an iterator may have under way: see window.
 const (
 	smallestPage = 1 << 10
-	largestPage  = 256 << 10
+	largestPage  = 128 << 10
 	// wholePair is how large a pair may be that fills the first page by itself: it
 	// comes at once, and not in parts.
 	wholePair = 4 << 10

@@ -36,7 +36,7 @@ type stream struct {
 
 // window is how many pages may be under way for one iterator at most, in the
 // leader, the server and here: 2 MiB.
-const window = 8
+const window = 16
 
 // stream has the leader fix a point in time and returns the first page of a walk.
 func (r *remote) stream(ctx context.Context, b snapshot.Bounds, at *snapshot.Position, moved *atomic.Bool) (source, page, error) {
