@@ -133,6 +133,8 @@ type Entry struct {
 }
 
 const (
+	// entryVersion is raised too when an entry may hold operations that programs
+	// before do not know: a leader looks at those only after its term has begun.
 	entryVersion = 1
 	entryCursor  = 1 // flag
 	entryFixed   = 1 + 1 + 8 + 16
@@ -157,6 +159,16 @@ func appendEntry(dst []byte, c *Command, nanos int64) []byte {
 
 // DecodeEntry decodes a log entry. The batch points into src and was checked.
 func DecodeEntry(src []byte) (Entry, error) {
+	e, err := decodeHead(src)
+	if err == nil && !e.Cursor {
+		e.shape, err = scanRepr(e.Repr)
+	}
+	return e, err
+}
+
+// decodeHead is DecodeEntry for those who want to know who wrote, and when, and how
+// cursors moved: the batch was not looked at.
+func decodeHead(src []byte) (Entry, error) {
 	var e Entry
 	if len(src) < entryFixed {
 		return e, fmt.Errorf("%w: %d bytes", ErrInvalidCommand, len(src))
@@ -175,13 +187,11 @@ func DecodeEntry(src []byte) (Entry, error) {
 	}
 	e.Low = e.Number - below
 	e.Repr, e.Cursor = d.src, src[1] == entryCursor
-	var err error
 	if e.Cursor {
-		_, err = parseCursor(e.Repr)
-	} else {
-		e.shape, err = scanRepr(e.Repr)
+		_, err := parseCursor(e.Repr)
+		return e, err
 	}
-	return e, err
+	return e, nil
 }
 
 // decoder takes values off the front of src; bad says that something was short.

@@ -36,7 +36,7 @@ func (m *memory) clone() *memory {
 // learn notes what an entry of the log says about the bookkeeping.
 func (m *memory) learn(e *Entry, seq uint64) {
 	if e.Cursor {
-		move, _ := parseCursor(e.Repr) // DecodeEntry has checked it
+		move, _ := parseCursor(e.Repr) // decodeHead has checked it
 		m.cursors.move(move)
 	}
 	if !mutant.ForgetDuplicates {

@@ -56,7 +56,7 @@ func (m *Machine) learn(log *eventlog.Log, fs vfs.FS, dir string) (backlog int, 
 		if seq = rec.Seq; rec.Kind != eventlog.KindEntry {
 			continue
 		}
-		e, err := DecodeEntry(rec.Payload)
+		e, err := decodeHead(rec.Payload)
 		if err != nil {
 			return 0, fmt.Errorf("entry %d: %w", seq, err)
 		}

@@ -281,3 +281,44 @@ func overwrite(t testing.TB, fs vfs.FS, path, old, new string) {
 	_, err = f.WriteAt([]byte(new), int64(at))
 	must(t, errors.Join(err, f.Close()))
 }
+
+// Who wrote what is learned from the head of an entry only. That its operations make
+// no sense, as those of a newer program may not, is found when they are replayed.
+func TestMachine_StopsBeforeAnEntryItCannotApply(t *testing.T) {
+	c := newClient("a")
+	fs, answers := killed(t, c.set("k", "1"))
+	good := answers[0].Seq
+	r, err := eventlog.OpenReader(fs, logDir, good)
+	must(t, err)
+	rec, ok, err := r.Next(good)
+	if err != nil || !ok {
+		t.Fatal(ok, err)
+	}
+	entry := bytes.Clone(rec.Payload)
+	must(t, r.Close())
+	e, err := apply.DecodeEntry(entry)
+	must(t, err)
+	entry[len(entry)-len(e.Repr)+12] = 0xee // the kind of the first operation
+	n, err := open(small(fs), eventlog.Options{})
+	must(t, err)
+	must(t, n.begin())
+	bad, err := n.log.Append([][]byte{entry}, true)
+	must(t, err)
+	must(t, n.end(false))
+
+	n, err = open(small(fs), eventlog.Options{})
+	must(t, err)
+	defer n.end(false)
+	must(t, n.begin())
+	n.m.Replay(t.Context())
+	err = n.m.CatchUp()
+	if !errors.Is(err, apply.ErrUnsupported) || !strings.Contains(err.Error(), fmt.Sprintf("entry %d", bad)) {
+		t.Errorf("the error is %v", err)
+	}
+	if again := n.m.CatchUp(); again == nil || again.Error() != err.Error() {
+		t.Errorf("then %v", again)
+	}
+	if n.m.Applied() >= bad || !n.m.Behind() {
+		t.Errorf("applied %d, past entry %d", n.m.Applied(), bad)
+	}
+}
