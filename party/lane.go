@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime"
+	"slices"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"github.com/pebbleparty/pebbleparty/apply"
 )
@@ -48,7 +50,27 @@ type call struct {
 	again   bool  // there are such keys
 	large   bool  // a large value is among them
 
-	gone bool // under lane.mu: the caller has left, so it is not sent again
+	// Under lane.mu.
+	gone   bool  // the caller has left, so it is not sent again
+	sender bool  // the caller has a slot: it sends a bundle, its own or another
+	trip   *trip // the call is answered, and the caller is to count itself as it wakes; set before done
+}
+
+// trip is one bundle under way, and the slot that it has. When it is answered, the
+// last of its callers to wake passes the slot on: by then the others are back with
+// their next calls, and the next bundle takes those too. Passed on at once, it would
+// leave with the first of them. Callers that have other work to do in between are
+// not waited for: whoever calls when the trip's own time has passed again takes the slot.
+type trip struct {
+	slot   int
+	route  route
+	bundle []*call
+	own    *call // of the one who sends; nil if that one has left
+	sent   time.Time
+
+	left   atomic.Int32 // callers that have not woken
+	until  time.Time    // when that is no longer waited for
+	passed bool         // under lane.mu: somebody has the slot
 }
 
 // Bounds of one bundle. One call may be larger by itself.
@@ -73,9 +95,9 @@ type lane struct {
 	mu     sync.Mutex
 	route  route
 	queue  []*call
-	free   []int // slots
+	free   []int   // slots
+	ended  []*trip // answered ones whose slots wait for the callers; the oldest first
 	next   uint64
-	last   int  // calls in the newest bundle
 	larges bool // there may be calls for large values in queue
 	closed error
 }
@@ -106,21 +128,47 @@ func (l *lane) do(ctx context.Context, c *call) error {
 		l.next++
 	}
 	l.queue = append(l.queue, c)
-	if l.route == nil || len(l.free) == 0 {
-		l.mu.Unlock()
+	slot, ok := 0, false
+	if l.route != nil {
+		slot, ok = l.take()
+	}
+	c.sender = ok
+	l.mu.Unlock()
+	if !ok {
 		return l.await(ctx, c)
 	}
-	slot := l.take()
-	l.mu.Unlock()
 	return l.combine(ctx, slot, c)
 }
 
-// take takes a free slot. mu is held, and there is one.
-func (l *lane) take() int {
-	k := len(l.free) - 1
-	slot := l.free[k]
-	l.free = l.free[:k]
-	return slot
+// take takes a slot that is free, or that has waited for its callers for long enough.
+// mu is held.
+func (l *lane) take() (slot int, ok bool) {
+	if k := len(l.free) - 1; k >= 0 {
+		slot = l.free[k]
+		l.free = l.free[:k]
+		return slot, true
+	}
+	if len(l.ended) > 0 && time.Now().After(l.ended[0].until) {
+		t := l.ended[0]
+		l.pass(t)
+		return t.slot, true
+	}
+	return 0, false
+}
+
+// pass ends the waiting of a trip's slot. mu is held.
+func (l *lane) pass(t *trip) {
+	t.passed = true
+	i := slices.Index(l.ended, t)
+	l.ended = slices.Delete(l.ended, i, i+1)
+}
+
+// woken passes on the slot of a trip whose callers have all woken. mu is held.
+func (l *lane) woken(t *trip) {
+	if !t.passed {
+		l.pass(t)
+		l.release(t.slot)
+	}
 }
 
 // await waits until c has its answer or it is its turn to send.
@@ -128,6 +176,11 @@ func (l *lane) await(ctx context.Context, c *call) error {
 	select {
 	case <-c.done:
 		l.decline(c)
+		if t := c.trip; t != nil && t.left.Add(-1) == 0 {
+			l.mu.Lock()
+			l.woken(t)
+			l.mu.Unlock()
+		}
 		return c.err
 	case slot := <-c.turn:
 		return l.combine(ctx, slot, c)
@@ -135,6 +188,10 @@ func (l *lane) await(ctx context.Context, c *call) error {
 	}
 	l.mu.Lock()
 	c.gone = true
+	t := c.trip
+	if t != nil && t.left.Add(-1) == 0 {
+		l.woken(t)
+	}
 	for i, q := range l.queue {
 		if q == c {
 			l.queue = append(l.queue[:i], l.queue[i+1:]...)
@@ -143,6 +200,10 @@ func (l *lane) await(ctx context.Context, c *call) error {
 	}
 	l.mu.Unlock()
 	l.decline(c)
+	if t != nil { // it is answered, just now
+		<-c.done
+		return c.err
+	}
 	select {
 	case <-c.done:
 		return c.err
@@ -166,39 +227,28 @@ func (l *lane) decline(c *call) {
 // combine sends what is queued, waits for the answers, hands them out, and
 // passes the slot on. It returns when c has its answer.
 func (l *lane) combine(ctx context.Context, slot int, c *call) error {
-	l.gather()
 	l.mu.Lock()
-	bundle := l.pack()
-	r := l.route
-	if r == nil || len(bundle) == 0 {
-		l.queue = append(bundle, l.queue...)
+	t := &trip{slot: slot, route: l.route, bundle: l.pack(), own: c}
+	if t.route == nil || len(t.bundle) == 0 {
+		l.queue = append(t.bundle, l.queue...)
+		c.sender = false
 		l.release(slot)
 		l.mu.Unlock()
 		return l.await(ctx, c)
 	}
 	l.mu.Unlock()
 
-	r.send(slot, bundle)
-	err := r.wait(ctx, slot, bundle)
+	t.sent = time.Now()
+	t.route.send(slot, t.bundle)
+	err := t.route.wait(ctx, slot, t.bundle)
 	if errors.Is(err, errLeft) {
 		// This caller leaves; the others of its bundle still want their answers.
-		l.left.Go(func() { l.settle(slot, r, bundle, r.wait(context.Background(), slot, bundle)) })
+		t.own = nil
+		l.left.Go(func() { l.settle(t, t.route.wait(context.Background(), slot, t.bundle)) })
 		return l.await(ctx, c)
 	}
-	l.settle(slot, r, bundle, err)
+	l.settle(t, err)
 	return l.await(ctx, c)
-}
-
-// gather lets callers that the last bundle has just released queue up again.
-// Without it the first of them leaves alone and every other bundle is small.
-func (l *lane) gather() {
-	l.mu.Lock()
-	busy := l.last > 1
-	l.mu.Unlock()
-	if busy {
-		runtime.Gosched()
-		runtime.Gosched()
-	}
 }
 
 // pack takes the next bundle off the queue. mu is held.
@@ -216,7 +266,6 @@ func (l *lane) pack() []*call {
 	if len(l.queue) == 0 {
 		l.queue = nil // the bundle keeps the array
 	}
-	l.last = n
 	return bundle
 }
 
@@ -237,37 +286,76 @@ func (l *lane) packMixed() []*call {
 		bytes += c.size
 		bundle = append(bundle, c)
 	}
-	l.queue, l.larges, l.last = rest, large > 1, len(bundle)
+	l.queue, l.larges = rest, large > 1
 	return bundle
 }
 
-// settle hands out what became of a bundle and passes the slot on.
-func (l *lane) settle(slot int, r route, bundle []*call, err error) {
-	if !errors.Is(err, errLost) {
-		var rest []*call
-		for _, c := range bundle {
-			if err == nil && c.again {
-				rest = append(rest, c)
-				continue
-			}
-			if err != nil {
-				c.err = err
-			}
-			c.done <- struct{}{}
-		}
-		l.mu.Lock()
-		l.resume(rest)
-		l.release(slot)
-		l.mu.Unlock()
+// settle hands out what became of a bundle and passes the slot on, or leaves that to
+// the callers.
+func (l *lane) settle(t *trip, err error) {
+	if errors.Is(err, errLost) {
+		l.lose(t)
 		return
 	}
+	var rest []*call
+	answered := t.bundle[:0]
+	for _, c := range t.bundle {
+		if err == nil && c.again {
+			rest = append(rest, c)
+			continue
+		}
+		if err != nil {
+			c.err = err
+		}
+		answered = append(answered, c)
+	}
+	l.mu.Lock()
+	if t.own != nil {
+		t.own.sender = false
+	}
+	l.resume(rest)
+	if !l.leave(t, answered) {
+		l.release(t.slot)
+	}
+	l.mu.Unlock()
+	for _, c := range answered {
+		c.done <- struct{}{}
+	}
+}
+
+// leave has the callers of an answered bundle pass its slot on. It returns false if
+// there is none who could: the one who sent it needs no waking, and one who sends
+// another may have to wait for that. mu is held.
+func (l *lane) leave(t *trip, answered []*call) bool {
+	n := int32(0)
+	for _, c := range answered {
+		if c != t.own && !c.gone && !c.sender {
+			c.trip = t
+			n++
+		}
+	}
+	if n == 0 {
+		return false
+	}
+	t.left.Store(n)
+	now := time.Now()
+	t.until = now.Add(now.Sub(t.sent))
+	l.ended = append(l.ended, t)
+	return true
+}
+
+// lose puts a bundle whose route is lost back to the front of the queue.
+func (l *lane) lose(t *trip) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.route == r {
+	if l.route == t.route {
 		l.route = nil
 	}
-	again := make([]*call, 0, len(bundle)+len(l.queue))
-	for _, c := range bundle {
+	if t.own != nil {
+		t.own.sender = false
+	}
+	again := make([]*call, 0, len(t.bundle)+len(l.queue))
+	for _, c := range t.bundle {
 		switch {
 		case c.gone:
 		case l.closed != nil:
@@ -284,7 +372,7 @@ func (l *lane) settle(slot int, r route, bundle []*call, err error) {
 		}
 	}
 	l.queue = append(again, l.queue...)
-	l.release(slot)
+	l.release(t.slot)
 }
 
 // resume puts reads that were not answered to the end back to the front of the
@@ -313,14 +401,14 @@ func (c *call) fail(err error) {
 	c.done <- struct{}{}
 }
 
-// release gives the slot to the first in line, or frees it. mu is held.
+// release gives the slot to the first in line who has none, or frees it. mu is held.
 func (l *lane) release(slot int) {
-	if l.route != nil && len(l.queue) > 0 {
+	if l.route != nil {
 		for _, c := range l.queue {
-			select {
-			case c.turn <- slot:
+			if !c.sender {
+				c.sender = true
+				c.turn <- slot
 				return
-			default: // it was given another one already
 			}
 		}
 	}
@@ -336,7 +424,8 @@ func (l *lane) setRoute(r route) {
 		return
 	}
 	for n := min(len(l.free), len(l.queue)); n > 0; n-- {
-		l.release(l.take())
+		slot, _ := l.take()
+		l.release(slot)
 	}
 }
 

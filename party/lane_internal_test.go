@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"runtime"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -37,7 +39,10 @@ type fakeRoute struct {
 	mu      sync.Mutex
 	rng     *rand.Rand
 	pending [4]chan struct{} // closed when the bundle in the slot is answered
+	refused [4]bool          // with an error for all of it
 }
+
+var errRefused = errors.New("refused")
 
 // fakeLog is what outlives routes: which command had effect, in order.
 type fakeLog struct {
@@ -52,6 +57,7 @@ func (r *fakeRoute) send(slot int, bundle []*call) {
 	r.mu.Lock()
 	r.pending[slot] = answered
 	fate := r.rng.IntN(20)
+	r.refused[slot] = fate == 2
 	r.mu.Unlock()
 	// What is lost may have had effect before, or not.
 	if fate > 0 {
@@ -80,12 +86,18 @@ func (r *fakeRoute) send(slot int, bundle []*call) {
 
 func (r *fakeRoute) wait(ctx context.Context, slot int, bundle []*call) error {
 	r.mu.Lock()
-	answered := r.pending[slot]
+	answered, refused := r.pending[slot], r.refused[slot]
 	r.mu.Unlock()
 	select {
 	case <-answered:
+		if refused {
+			return errRefused
+		}
+		r.mu.Lock()
+		defer r.mu.Unlock()
 		for _, c := range bundle {
 			c.answer = apply.Answer{Outcome: apply.OutcomeDone, Seq: 1}
+			c.again = c.cmd == nil && r.rng.IntN(10) == 0
 		}
 		return nil
 	case <-ctx.Done():
@@ -96,7 +108,7 @@ func (r *fakeRoute) wait(ctx context.Context, slot int, bundle []*call) error {
 }
 
 // TestLane_RandomHistories: routes come and go, callers leave; each call ends
-// once, none is left behind, effects are in the order of the numbers.
+// once, none is left behind, no slot is lost, effects are in the order of the numbers.
 func TestLane_RandomHistories(t *testing.T) {
 	for seed := range uint64(30) {
 		rng := rand.New(rand.NewPCG(seed, 1))
@@ -139,6 +151,7 @@ func TestLane_RandomHistories(t *testing.T) {
 					left := own.Err() != nil
 					leave()
 					switch {
+					case errors.Is(err, errRefused):
 					case err == nil && c.answer.Outcome != apply.OutcomeDone:
 						t.Errorf("seed %d: a call ended without an answer", seed)
 					case err != nil && (!left || ctx.Err() != nil):
@@ -156,6 +169,9 @@ func TestLane_RandomHistories(t *testing.T) {
 		routes.Wait()
 		l.close(ErrClosed)
 		l.left.Wait() // those who waited in the place of callers who left
+		if slices.Sort(l.free); !slices.Equal(l.free, []int{0, 1, 2, 3}[:slots]) || len(l.ended) > 0 {
+			t.Errorf("seed %d: slots %v are free in the end, and %d wait", seed, l.free, len(l.ended))
+		}
 		if err := l.do(ctx, &call{keys: [][]byte{nil}}); !errors.Is(err, ErrClosed) {
 			t.Errorf("after close: %v", err)
 		}
@@ -166,5 +182,135 @@ func TestLane_RandomHistories(t *testing.T) {
 		if t.Failed() {
 			return
 		}
+	}
+}
+
+// TestLane_PassesTheSlotOnWhenTheLastHasWoken: not before, or every other bundle
+// would be small; and not never, when some of the callers have left or are at work
+// on another bundle.
+func TestLane_PassesTheSlotOnWhenTheLastHasWoken(t *testing.T) {
+	ctx := t.Context()
+	left, leave := context.WithCancel(ctx)
+	leave()
+	calls := func(n int) (cs []*call) {
+		for range n {
+			cs = append(cs, &call{done: make(chan struct{}, 1), turn: make(chan int, 1)})
+		}
+		return cs
+	}
+	l := newLane(1, false)
+	isFree := func(want bool, when string) {
+		t.Helper()
+		if got := len(l.free) == 1 && len(l.ended) == 0; got != want {
+			t.Errorf("%s the slot is free: %t", when, got)
+		}
+	}
+	// answer settles a bundle that was on its way for that long.
+	answer := func(own *call, bundle []*call, took time.Duration) {
+		l = newLane(1, false)
+		l.take()
+		l.settle(&trip{bundle: bundle, own: own, sent: time.Now().Add(-took)}, nil)
+	}
+	wake := func(ctx context.Context, c *call) {
+		t.Helper()
+		if err := l.await(ctx, c); err != nil {
+			t.Error(err)
+		}
+	}
+	cs := calls(5)
+	own, wakes, leaves, sends, gone := cs[0], cs[1], cs[2], cs[3], cs[4]
+	own.sender, sends.sender, gone.gone = true, true, true
+	answer(own, cs, time.Hour)
+	wake(ctx, own)
+	isFree(false, "before anybody wakes")
+	wake(ctx, wakes)
+	isFree(false, "before the last wakes")
+	if _, ok := l.take(); ok {
+		t.Error("a slot was taken that waits for its callers")
+	}
+	wake(left, leaves) // it is answered, although its context has ended
+	isFree(true, "after the last has left")
+	wake(ctx, sends)
+
+	answer(nil, calls(1), time.Hour)
+	isFree(false, "before the only one wakes")
+	cs = calls(1)
+	answer(cs[0], cs, time.Hour)
+	isFree(true, "with one caller, at once,")
+
+	// One that does not come is not waited for.
+	cs = calls(1)
+	answer(nil, cs, 0)
+	<-time.After(time.Millisecond)
+	if slot, ok := l.take(); !ok || slot != 0 {
+		t.Errorf("took slot %d: %t", slot, ok)
+	}
+	wake(ctx, cs[0])
+	isFree(false, "when it has been taken")
+}
+
+// atOnce is a route that answers everything, and notes whether who sends is known to.
+type atOnce struct{ known bool }
+
+func (r *atOnce) send(_ int, bundle []*call)             { r.known = bundle[0].sender }
+func (*atOnce) wait(context.Context, int, []*call) error { return nil }
+
+// until waits until what is under the lock of l is so.
+func (l *lane) until(is func() bool) {
+	for so := false; !so; runtime.Gosched() {
+		l.mu.Lock()
+		so = is()
+		l.mu.Unlock()
+	}
+}
+
+// TestLane_KnowsItsSenders: a caller with a slot may be waiting for a slow bundle when
+// its own call is answered with another; no slot must wait for it.
+func TestLane_KnowsItsSenders(t *testing.T) {
+	l := newLane(1, false)
+	r := &atOnce{}
+	l.setRoute(r)
+	c := &call{}
+	if err := l.do(t.Context(), c); err != nil || !r.known || c.sender {
+		t.Errorf("took the free slot: sender %t, then %t, %v", r.known, c.sender, err)
+	}
+	l.setRoute(nil)
+	r.known = false
+	c = &call{}
+	ended := make(chan error)
+	go func() { ended <- l.do(t.Context(), c) }()
+	l.until(func() bool { return len(l.queue) == 1 })
+	l.setRoute(r)
+	if err := <-ended; err != nil || !r.known || c.sender {
+		t.Errorf("was given the slot: sender %t, then %t, %v", r.known, c.sender, err)
+	}
+	// The route is gone before it can send: it gets another slot when there is a route.
+	l.setRoute(nil)
+	c = &call{done: make(chan struct{}, 1), turn: make(chan int, 1), sender: true}
+	l.queue = append(l.queue, c)
+	slot, _ := l.take()
+	go func() { ended <- l.combine(t.Context(), slot, c) }()
+	l.until(func() bool { return len(l.free) == 1 })
+	l.setRoute(r)
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}
+
+// TestLane_AnsweredIsAnswered: whoever leaves when the answer is already on its way
+// to the caller gets it, and not the end of the context.
+func TestLane_AnsweredIsAnswered(t *testing.T) {
+	ctx, leave := context.WithCancel(t.Context())
+	leave()
+	l := newLane(1, false)
+	on := &trip{}
+	on.left.Store(2)
+	c := &call{done: make(chan struct{}, 1), turn: make(chan int, 1), trip: on}
+	ended := make(chan error)
+	go func() { ended <- l.await(ctx, c) }()
+	l.until(func() bool { return c.gone })
+	c.done <- struct{}{}
+	if err := <-ended; err != nil {
+		t.Error(err)
 	}
 }
