@@ -108,7 +108,7 @@ func lockPebble(dir string, o *pebble.Options) (*pebble.Lock, error) {
 		if time.Now().After(deadline) {
 			return nil, fmt.Errorf("%w: %w", errBusy, err)
 		}
-		<-time.After(200 * time.Microsecond)
+		briefly(100 * time.Microsecond)
 	}
 }
 

@@ -65,8 +65,9 @@ func (m *member) run(ctx context.Context) {
 // wait out.
 //
 // No timer decides who leads: the lock does. The pauses only keep those who lost
-// from asking all the time; they are short at first, because the winner needs
-// some milliseconds, and grow when it needs long (a large log, a stopped process).
+// from asking all the time. The first are very short, because the kernel frees the
+// lock of a dead process some microseconds after its connections; then they leave the
+// winner some milliseconds, and grow when it needs long (a large log, a stopped process).
 func (m *member) elect(ctx context.Context) error {
 	var failed error // why this process cannot lead
 	for try := 0; ctx.Err() == nil; try++ {
@@ -108,8 +109,8 @@ func (m *member) elect(ctx context.Context) error {
 			return nil
 		}
 		switch {
-		case try < 5:
-			pause(ctx, 200*time.Microsecond)
+		case try < 3:
+			briefly(100 * time.Microsecond)
 		case try < 50:
 			pause(ctx, time.Millisecond)
 		case try < 200:
