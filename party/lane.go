@@ -68,22 +68,16 @@ type trip struct {
 	own    *call // of the one who sends; nil if that one has left
 	sent   time.Time
 
-	left   atomic.Int32 // callers that have not woken
-	until  time.Time    // when that is no longer waited for
-	passed bool         // under lane.mu: somebody has the slot
+	left  atomic.Int32 // callers that have not woken
+	until time.Time    // when that is no longer waited for
 }
-
-// Bounds of one bundle. One call may be larger by itself.
-const (
-	bundleBytes = 1 << 20
-	bundleCalls = 1024
-)
 
 // lane sends calls in bundles: while as many bundles as it has slots are under
 // way, calls queue up; the next bundle takes all of them. There is no goroutine
 // of its own: the caller that finds a free slot sends its own call, and waits
-// for the reply; then the next in line sends what has queued up meanwhile. With
-// one caller that is the shortest path there is, with many a group commit.
+// for the reply; then, when those who were answered have called again (see trip), the
+// next in line sends what has queued up. With one caller that is the shortest path
+// there is, with many a group commit.
 //
 // A bundle whose route is lost goes back to the front of the queue and waits
 // for the next route.
@@ -96,7 +90,7 @@ type lane struct {
 	route  route
 	queue  []*call
 	free   []int   // slots
-	ended  []*trip // answered ones whose slots wait for the callers; the oldest first
+	ended  []*trip // answered ones whose slots wait for the callers
 	next   uint64
 	larges bool // there may be calls for large values in queue
 	closed error
@@ -148,25 +142,24 @@ func (l *lane) take() (slot int, ok bool) {
 		l.free = l.free[:k]
 		return slot, true
 	}
-	if len(l.ended) > 0 && time.Now().After(l.ended[0].until) {
-		t := l.ended[0]
-		l.pass(t)
-		return t.slot, true
+	if len(l.ended) == 0 {
+		return 0, false
 	}
-	return 0, false
-}
-
-// pass ends the waiting of a trip's slot. mu is held.
-func (l *lane) pass(t *trip) {
-	t.passed = true
-	i := slices.Index(l.ended, t)
+	now := time.Now()
+	i := slices.IndexFunc(l.ended, func(t *trip) bool { return now.After(t.until) })
+	if i < 0 {
+		return 0, false
+	}
+	slot = l.ended[i].slot
 	l.ended = slices.Delete(l.ended, i, i+1)
+	return slot, true
 }
 
-// woken passes on the slot of a trip whose callers have all woken. mu is held.
+// woken passes on the slot of a trip whose callers have all woken, unless somebody
+// has taken it. mu is held.
 func (l *lane) woken(t *trip) {
-	if !t.passed {
-		l.pass(t)
+	if i := slices.Index(l.ended, t); i >= 0 {
+		l.ended = slices.Delete(l.ended, i, i+1)
 		l.release(t.slot)
 	}
 }
@@ -251,45 +244,6 @@ func (l *lane) combine(ctx context.Context, slot int, c *call) error {
 	return l.await(ctx, c)
 }
 
-// pack takes the next bundle off the queue. mu is held.
-func (l *lane) pack() []*call {
-	if l.larges {
-		return l.packMixed()
-	}
-	n, bytes := 0, 0
-	for n < len(l.queue) && n < bundleCalls && (n == 0 || bytes+l.queue[n].size <= bundleBytes) {
-		bytes += l.queue[n].size
-		n++
-	}
-	bundle := l.queue[:n:n]
-	l.queue = l.queue[n:]
-	if len(l.queue) == 0 {
-		l.queue = nil // the bundle keeps the array
-	}
-	return bundle
-}
-
-// packMixed is pack while there are calls for large values: it takes one of them
-// at a time, past which the others go. mu is held.
-func (l *lane) packMixed() []*call {
-	var bundle, rest []*call
-	large, bytes := 0, 0
-	for _, c := range l.queue {
-		fits := len(bundle) < bundleCalls && (len(bundle) == 0 || bytes+c.size <= bundleBytes)
-		if c.large {
-			large++
-		}
-		if !fits || c.large && large > 1 {
-			rest = append(rest, c)
-			continue
-		}
-		bytes += c.size
-		bundle = append(bundle, c)
-	}
-	l.queue, l.larges = rest, large > 1
-	return bundle
-}
-
 // settle hands out what became of a bundle and passes the slot on, or leaves that to
 // the callers.
 func (l *lane) settle(t *trip, err error) {
@@ -313,7 +267,7 @@ func (l *lane) settle(t *trip, err error) {
 	if t.own != nil {
 		t.own.sender = false
 	}
-	l.resume(rest)
+	l.requeue(rest, false)
 	if !l.leave(t, answered) {
 		l.release(t.slot)
 	}
@@ -354,46 +308,8 @@ func (l *lane) lose(t *trip) {
 	if t.own != nil {
 		t.own.sender = false
 	}
-	again := make([]*call, 0, len(t.bundle)+len(l.queue))
-	for _, c := range t.bundle {
-		switch {
-		case c.gone:
-		case l.closed != nil:
-			c.fail(l.closed)
-		case l.noRetry:
-			c.fail(ErrLeaderLost)
-		default:
-			if c.cmd != nil {
-				c.cmd.Retry = true
-			}
-			c.err, c.again = nil, false
-			l.larges = l.larges || c.large
-			again = append(again, c)
-		}
-	}
-	l.queue = append(again, l.queue...)
+	l.requeue(t.bundle, true)
 	l.release(t.slot)
-}
-
-// resume puts reads that were not answered to the end back to the front of the
-// queue. mu is held.
-func (l *lane) resume(bundle []*call) {
-	if len(bundle) == 0 {
-		return
-	}
-	rest := make([]*call, 0, len(bundle)+len(l.queue))
-	for _, c := range bundle {
-		c.again = false
-		switch {
-		case c.gone:
-		case l.closed != nil:
-			c.fail(l.closed)
-		default:
-			l.larges = l.larges || c.large
-			rest = append(rest, c)
-		}
-	}
-	l.queue = append(rest, l.queue...)
 }
 
 func (c *call) fail(err error) {

@@ -247,6 +247,17 @@ func TestLane_PassesTheSlotOnWhenTheLastHasWoken(t *testing.T) {
 	}
 	wake(ctx, cs[0])
 	isFree(false, "when it has been taken")
+
+	// Nor does one bundle that took long keep the slot of another.
+	l = newLane(2, false)
+	l.take()
+	l.take()
+	l.settle(&trip{slot: 0, bundle: calls(1), sent: time.Now().Add(-time.Hour)}, nil)
+	l.settle(&trip{slot: 1, bundle: calls(1), sent: time.Now()}, nil)
+	<-time.After(time.Millisecond)
+	if slot, ok := l.take(); !ok || slot != 1 || len(l.ended) != 1 {
+		t.Errorf("took slot %d: %t, and %d wait", slot, ok, len(l.ended))
+	}
 }
 
 // atOnce is a route that answers everything, and notes whether who sends is known to.
