@@ -325,3 +325,20 @@ func TestLane_AnsweredIsAnswered(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestLane_NoRetry: a call whose route is lost fails; a read of which only a part was
+// answered is no retry, and goes on.
+func TestLane_NoRetry(t *testing.T) {
+	l := newLane(1, true)
+	part := &call{again: true, done: make(chan struct{}, 1), turn: make(chan int, 1)}
+	l.take()
+	l.settle(&trip{bundle: []*call{part}}, nil)
+	if len(l.queue) != 1 || l.queue[0] != part || part.err != nil || part.again {
+		t.Fatalf("queue %v, error %v, again %t", l.queue, part.err, part.again)
+	}
+	l.take()
+	l.settle(&trip{bundle: l.pack()}, errLost)
+	if err := l.await(t.Context(), part); !errors.Is(err, ErrLeaderLost) || len(l.queue) > 0 {
+		t.Errorf("%v, queue %v", err, l.queue)
+	}
+}
