@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/bloom"
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
@@ -16,9 +17,15 @@ type Options struct {
 	// Pebble is how the process opens Pebble while it leads. Comparer and Merger
 	// must be the same in every process; the rest may differ. DisableWAL is
 	// always set (the event log takes that place), and Lock must be nil. FS must
-	// be vfs.Default or wrap it: other processes have to find the files. The
-	// default is Pebble's, but with a block cache of 64 MiB where that has 8:
-	// the leader's cache serves every process.
+	// be vfs.Default or wrap it: other processes have to find the files.
+	//
+	// The defaults are Pebble's, but for three: a block cache of 64 MiB where that
+	// has 8, as the leader's serves every process; index blocks of 256 KiB, unless
+	// any level has an IndexBlockSize; and Bloom filters of 10 bits a key in all levels
+	// but the last, unless any level has a FilterPolicy (pebble.NoFilterPolicy: none)
+	// or the Comparer is not Pebble's own, which might take keys for equal that
+	// differ in their bytes. Blocks and filters are as CockroachDB has them; a Pebble
+	// without those options reads the same files.
 	Pebble *pebble.Options
 
 	// NoRetry makes calls that are under way when the leader goes away fail with
@@ -84,7 +91,12 @@ type Retention struct {
 
 const defaultRetentionBytes = 256 << 20
 
-const defaultCacheBytes = 64 << 20
+// Where Options.Pebble says nothing.
+const (
+	defaultCacheBytes = 64 << 20
+	filterBits        = 10
+	indexBlockBytes   = 256 << 10
+)
 
 // Events is a set of functions that are called as things happen. They are
 // called one at a time, in order, from a goroutine that does nothing else, so
@@ -145,6 +157,7 @@ func prepare(o *Options) (Options, error) {
 	if c.Pebble.Cache == nil && c.Pebble.CacheSize == 0 {
 		c.Pebble.CacheSize = defaultCacheBytes
 	}
+	setLevels(c.Pebble)
 	if c.Retention.MaxBytes == 0 {
 		c.Retention.MaxBytes = defaultRetentionBytes
 	}
@@ -170,4 +183,24 @@ func prepare(o *Options) (Options, error) {
 	fault(c.Retention.CursorBytes < 0, "Retention.CursorBytes is negative (%d)", c.Retention.CursorBytes)
 	fault(c.Retention.MaxAge < 0, "Retention.MaxAge is negative (%s)", c.Retention.MaxAge)
 	return c, errors.Join(faults...)
+}
+
+// setLevels gives the tables what a Get profits from, whose time is that of the memory
+// it touches: it passes by those above the one that has its key, and finds a block with
+// one search instead of two. Each level inherits from the one before.
+func setLevels(o *pebble.Options) {
+	filters, blocks := false, false
+	for i := range o.Levels {
+		filters = filters || o.Levels[i].FilterPolicy != nil
+		blocks = blocks || o.Levels[i].IndexBlockSize != 0
+	}
+	if !filters && o.Comparer == pebble.DefaultComparer {
+		o.Levels[0].FilterPolicy = bloom.FilterPolicy(filterBits)
+		// Most keys are here, and most of those that are asked for: filters would take much
+		// room and spare little.
+		o.Levels[len(o.Levels)-1].FilterPolicy = pebble.NoFilterPolicy
+	}
+	if !blocks {
+		o.Levels[0].IndexBlockSize = max(indexBlockBytes, o.Levels[0].BlockSize)
+	}
 }

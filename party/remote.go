@@ -32,6 +32,11 @@ type remote struct {
 	cancel context.CancelFunc
 }
 
+// unbuffered has whoever publishes write the message too. By default nats.go leaves that
+// to a goroutine of its own, so that many small messages go in one write; ours have gone
+// into bundles, and waking that goroutine costs more than the write.
+var unbuffered = nats.WriteBufferSize(1)
+
 // readSlots is how many bundles of reads a follower has under way at once: so
 // many that a slow one does not hold up the others, few enough that bundles fill.
 const readSlots = 4
@@ -53,7 +58,7 @@ type reply struct {
 
 // connect dials the leader that e names and introduces this handle.
 func connect(ctx context.Context, db *DB, e endpoint, conn uint64) (_ *remote, err error) {
-	nc, lost, err := embednats.Dial(ctx, e.Address)
+	nc, lost, err := embednats.Dial(ctx, e.Address, unbuffered)
 	if err != nil {
 		return nil, err
 	}

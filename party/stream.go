@@ -220,7 +220,10 @@ func (s *stream) close() {
 	if s.r.ctx.Err() != nil {
 		return
 	}
-	m := iterClose{Inbox: s.inbox, Walk: s.walk}
-	_ = s.r.nc.Publish(subjectAsk, m.append(make([]byte, 0, 64)))
-	s.r.leave(s.line, s.last || s.got == s.allowed)
+	quiet := s.last || s.got == s.allowed
+	go func() { // nobody waits for an answer, so the caller need not wait for the socket
+		m := iterClose{Inbox: s.inbox, Walk: s.walk}
+		_ = s.r.nc.Publish(subjectAsk, m.append(make([]byte, 0, 64)))
+		s.r.leave(s.line, quiet) // not before: what the next one sends must come behind it
+	}()
 }
