@@ -296,10 +296,11 @@ func TestMachine_OpenFailsOnFullDisk(t *testing.T) {
 }
 
 var roles = map[string]func() error{
-	"break":       func() error { return roleBreak(false) },
-	"break clean": func() error { return roleBreak(true) },
-	"open":        roleOpen,
-	"settle":      roleSettle,
+	"break":        func() error { return roleBreak(false) },
+	"break clean":  func() error { return roleBreak(true) },
+	"break behind": roleBehind,
+	"open":         roleOpen,
+	"settle":       roleSettle,
 }
 
 func TestStore_GivesUpABrokenPebble(t *testing.T) {
@@ -363,6 +364,11 @@ func roleBreak(clean bool) error {
 	if err := n.m.Err(); !errors.Is(err, errHard) {
 		return fmt.Errorf("Err: %w", err)
 	}
+	return giveUp(n, hook, clean)
+}
+
+// giveUp closes a broken Pebble, and opens another one that has k=v.
+func giveUp(n *node, hook *hookFS, clean bool) error {
 	if err := n.m.Close(clean); !errors.Is(err, errHard) {
 		return fmt.Errorf("Close: %w", err)
 	}
@@ -378,7 +384,7 @@ func roleBreak(clean bool) error {
 		return fmt.Errorf("%d changes behind the fence", k)
 	}
 	hook.hook(nil, nil)
-	again, err := join(small(fs), eventlog.Options{})
+	again, err := join(small(hook.FS), eventlog.Options{})
 	if err != nil {
 		return fmt.Errorf("open again: %w", err)
 	}
@@ -386,6 +392,43 @@ func roleBreak(clean bool) error {
 		return fmt.Errorf("k is %q, %w", v, err)
 	}
 	return again.end(true)
+}
+
+// roleBehind has the manifest fail for good under a leader whose Pebble lacks more of
+// the log than goes into its memory. So a clean end cannot have it all, and must not
+// wait in Pebble until it has.
+func roleBehind() error {
+	fs, err := plainFS()
+	if err != nil {
+		return err
+	}
+	if err := writeFarAhead(fs); err != nil {
+		return err
+	}
+	hook := &hookFS{FS: fs}
+	n, err := open(small(hook), eventlog.Options{})
+	if err != nil {
+		return err
+	}
+	if err := n.begin(); err != nil {
+		return err
+	}
+	n.m.Replay(&countdown{context.Background(), 0})
+	if err := n.m.Flush(nil); err != nil { // the manifest that was made while Pebble opened is in force
+		return err
+	}
+	hook.hook(func(o op) error {
+		if (o.kind == "write" || o.kind == "sync") && isManifest(o) {
+			return errHard
+		}
+		return nil
+	}, nil)
+	n.m.Replay(&countdown{context.Background(), 0}) // a batch that is flushed at once
+	<-n.m.Failed()
+	if !n.m.Behind() {
+		return errors.New("nothing is left to replay")
+	}
+	return giveUp(n, hook, true)
 }
 
 // roleOpen has the manifest fail for good while Pebble is opened.

@@ -8,9 +8,11 @@ import (
 	"math/rand/v2"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
+	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/pebbleparty/pebbleparty/apply"
@@ -261,6 +263,62 @@ func TestMachine_ReplayFailsForGood(t *testing.T) {
 	defer again.end(false)
 	if got := again.get(t, "one") + again.get(t, "two"); got != "1the value" || again.m.Applied() < first[1].Seq {
 		t.Fatalf("%q, applied %d", got, again.m.Applied())
+	}
+}
+
+// writeFarAhead leaves a log in fs of which Pebble has nothing: four times as much as a
+// small one takes into its memory before it makes who writes wait for a flush. k=v is last.
+func writeFarAhead(fs vfs.FS) error {
+	n, err := join(&pebble.Options{FS: fs, Logger: silent{}}, eventlog.Options{})
+	if err != nil {
+		return err
+	}
+	if err := n.begin(); err != nil {
+		return err
+	}
+	c := newClient("a")
+	for i := range 64 {
+		n.group(c.set(fmt.Sprint(i), strings.Repeat("x", 16<<10)))
+		if err := n.finish(); err != nil {
+			return err
+		}
+	}
+	n.group(c.set("k", "v"))
+	return errors.Join(n.finish(), n.log.Sync(), n.end(false))
+}
+
+// The end of a term does not wait for room on the disk, which the replay of what is
+// left would: Pebble makes who writes wait when it cannot flush.
+func TestMachine_ClosesBehindAFullDisk(t *testing.T) {
+	fs := memFS(t)
+	must(t, writeFarAhead(fs))
+	hook := &hookFS{FS: fs}
+	n, err := open(small(hook), eventlog.Options{})
+	must(t, err)
+	must(t, n.begin())
+	hook.hook(func(o op) error {
+		if o.kind == "create" && isTable(o) {
+			return syscall.ENOSPC
+		}
+		return nil
+	}, nil)
+	defer hook.hook(nil, nil)
+	n.m.Replay(&countdown{t.Context(), 0}) // a batch that is flushed at once
+	waitFor(t, "a flush that finds no room", n.m.Flushed(), func() bool { return n.m.Full() != nil })
+	closed := make(chan error, 1)
+	go func() { closed <- n.end(true) }()
+	select {
+	case err := <-closed:
+		if !errors.Is(err, syscall.ENOSPC) {
+			t.Errorf("Close: %v", err)
+		}
+	case <-time.After(patience):
+		t.Fatal("Close does not return")
+	}
+	hook.hook(nil, nil)
+	n = lead(t, small(fs))
+	if v := n.get(t, "k"); v != "v" {
+		t.Errorf("k is %q", v)
 	}
 }
 
