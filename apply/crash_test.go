@@ -125,7 +125,7 @@ func (h *history) recover(fs vfs.FS) *node {
 		h.t.Fatalf("open after the power cut: %v", err)
 	}
 	if h.rng.IntN(2) == 0 { // else what follows may come before the replay
-		must(h.t, n.m.CatchUp())
+		must(h.t, n.m.CatchUp(h.t.Context()))
 	}
 	h.mu.Lock()
 	k := h.k
@@ -264,7 +264,7 @@ func (h *history) step(n *node) {
 		n.m.Replay(&countdown{h.t.Context(), h.rng.IntN(3)})
 		return
 	case 3:
-		must(h.t, n.m.CatchUp())
+		must(h.t, n.m.CatchUp(h.t.Context()))
 		h.compare(n, "after catching up", fold(h.t, h.k.live))
 		return
 	}

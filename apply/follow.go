@@ -62,20 +62,25 @@ func (m *Machine) Join(id eventlog.ID) error {
 }
 
 // Follow applies what r has up to limit, which must be committed; r stands
-// behind what is applied. Pebble may make it wait for a flush. After an error the
+// behind what is applied. It may wait for a flush. After an error the
 // machine can be read but no longer follows.
 //
 // The error is ErrCorrupt when the log ends before limit, what the reader
 // returned, or what Full did when Pebble cannot flush for want of space.
 func (m *Machine) Follow(r *eventlog.Reader, limit uint64) error {
-	return m.follow(&m.memory, r, limit, m.Full)
+	return m.follow(&m.memory, r, limit, m.store.room.limit, m.Full)
 }
 
 // follow asks stop, between batches, whether it has to end early. mem is the
-// bookkeeping that goes with what is applied.
-func (m *Machine) follow(mem *memory, r *eventlog.Reader, limit uint64, stop func() error) error {
+// bookkeeping that goes with what is applied, room the limit at which it waits.
+func (m *Machine) follow(mem *memory, r *eventlog.Reader, limit uint64, room pressure, stop func() error) error {
 	a := applier{m: m, memory: mem}
 	for m.Applied() < limit {
+		if a.batch == nil { // r and mem stand where the state does, if this is the end
+			if err := m.store.makeRoom(room, stop); err != nil {
+				return err
+			}
+		}
 		rec, ok, err := r.Next(limit)
 		if err == nil && !ok {
 			err = endsEarly(max(a.seq, m.Applied()))

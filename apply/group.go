@@ -272,8 +272,7 @@ func (m *Machine) commit(mem *memory, b *pebble.Batch, records []record, wipes b
 	if mutant.SplitBatch {
 		b = m.applyFirst(b)
 	}
-	// With its write-ahead log off Pebble has nothing to sync here.
-	if err := m.store.db.Apply(b, pebble.NoSync); err != nil {
+	if err := m.store.apply(b); err != nil {
 		return fmt.Errorf("apply up to %d: %w", seq, err)
 	}
 	m.advance(seq)

@@ -402,7 +402,7 @@ func roleBehind() error {
 	if err != nil {
 		return err
 	}
-	if err := writeFarAhead(fs); err != nil {
+	if err := writeFarAhead(fs, 64); err != nil {
 		return err
 	}
 	hook := &hookFS{FS: fs}

@@ -181,9 +181,8 @@ func (m *Machine) wake() {
 
 // WaitApplied returns once everything up to seq is applied. It waits for the
 // sequencer, between making an entry durable and applying it: microseconds, but
-// for as long as it takes while the machine is Behind, or when Pebble stalls writes
-// because its flushes or compactions cannot keep up. It fails when ctx ends first, or when the machine
-// is stopped.
+// for as long as it takes while the machine is Behind. It fails when ctx ends first,
+// or when the machine is stopped.
 func (m *Machine) WaitApplied(ctx context.Context, seq uint64) error {
 	for m.applied.Load() < seq {
 		m.wait.Lock()
@@ -266,8 +265,8 @@ func (m *Machine) Durable() (seq uint64, err error) {
 
 // FlushSoon asks Pebble to make the state durable in the background. It begins
 // nothing while the last such flush is still under way, which need not include
-// all that is applied, or while the disk is full: then Pebble would make the
-// caller wait. One goroutine at a time calls it.
+// all that is applied, or while the disk is full, when Pebble tries again by itself.
+// One goroutine at a time calls it.
 func (m *Machine) FlushSoon() (begun bool, err error) {
 	if m.flushing != nil {
 		select {
@@ -325,15 +324,15 @@ func (m *Machine) finish() error {
 }
 
 // complete is CatchUp for the end of the term, which must come to an end: it is left
-// to the next leader when Pebble is broken, or finds no room.
+// to the next leader when Pebble is broken, or the disk full.
 func (m *Machine) complete() error {
 	if m.replay == nil {
 		return nil
 	}
-	if err := m.Full(); err != nil {
+	if err := m.store.call(func() error { return m.catchUp(m.Full) }); err != nil {
 		return fmt.Errorf("apply what is left of the log: %w", err)
 	}
-	return m.store.call(func() error { return m.catchUp(m.Full) })
+	return nil
 }
 
 // fullPatience is how long Flush goes on while the disk is full. Pebble tries

@@ -2,6 +2,7 @@ package apply_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -102,7 +103,7 @@ func join(o *pebble.Options, lo eventlog.Options) (*node, error) {
 	if err != nil {
 		return n, err
 	}
-	if err := n.m.CatchUp(); err != nil {
+	if err := n.m.CatchUp(context.Background()); err != nil {
 		return n, errors.Join(err, n.end(false))
 	}
 	return n, nil
@@ -172,7 +173,7 @@ func (n *node) end(clean bool) error {
 // group judges commands together. For a condition the state has to be there.
 func (n *node) group(cmds ...apply.Command) []apply.Answer {
 	if slices.ContainsFunc(cmds, func(c apply.Command) bool { return c.Cond != nil && !c.Cursor }) {
-		if err := n.m.CatchUp(); err != nil {
+		if err := n.m.CatchUp(context.Background()); err != nil {
 			panic(err)
 		}
 	}

@@ -87,8 +87,8 @@ func (m *Machine) Replay(ctx context.Context) {
 
 // CatchUp applies all that Pebble still lacks of the log. The goroutine that judges
 // calls it, between groups. A condition on a key can be judged only then. After an
-// error the state can no longer follow the log: the term must end.
-func (m *Machine) CatchUp() error { return m.catchUp(func() error { return nil }) }
+// error that is not ctx's the state can no longer follow the log: the term must end.
+func (m *Machine) CatchUp(ctx context.Context) error { return m.catchUp(ctx.Err) }
 
 // catchUp ends early with the error of stop, and can be called again then.
 func (m *Machine) catchUp(stop func() error) error {
@@ -109,7 +109,7 @@ func (r *replay) run(m *Machine, stop func() error) error {
 	for last := r.judged.Load(); r.failed == nil && m.Applied() < last; last = r.judged.Load() {
 		from := m.Applied() + 1
 		var ended error
-		err := m.follow(r.memory, r.reader, last, func() error {
+		err := m.follow(r.memory, r.reader, last, m.store.room.forReplay(), func() error {
 			ended = stop()
 			return ended
 		})

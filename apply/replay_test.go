@@ -8,7 +8,6 @@ import (
 	"math/rand/v2"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -122,7 +121,7 @@ func TestMachine_ReplaysWhatIsJudged(t *testing.T) {
 	if ahead := n.m.Cursors(); len(cursors) != 1 || cursors[0].Seq != 2 || len(ahead) != 1 || ahead[0].Seq != 3 {
 		t.Errorf("cursors %v, judged by %v", cursors, ahead)
 	}
-	must(t, n.m.CatchUp())
+	must(t, n.m.CatchUp(t.Context()))
 	if got := n.get(t, "k"); got != "2" || n.m.Applied() != n.log.Last() || n.m.Behind() {
 		t.Errorf("%q, applied %d, behind %t", got, n.m.Applied(), n.m.Behind())
 	}
@@ -223,7 +222,7 @@ func live(t testing.TB, n *node, rng *rand.Rand, cmds []apply.Command) (seqs []u
 	for i, c := range cmds {
 		if i == done {
 			replay.Wait()
-			must(t, n.m.CatchUp())
+			must(t, n.m.CatchUp(t.Context()))
 			if rng.IntN(5) == 0 {
 				same(t, "after catching up", derived(t, n.m), derived(t, replayed(t, n.fs)))
 			}
@@ -251,7 +250,7 @@ func TestMachine_ReplayFailsForGood(t *testing.T) {
 	n.m.Replay(t.Context())
 	overwrite(t, fs, logDir+"/"+names[0], "the vaLue", "the value")
 	for range 2 {
-		if err := n.m.CatchUp(); !errors.Is(err, eventlog.ErrCorrupt) {
+		if err := n.m.CatchUp(t.Context()); !errors.Is(err, eventlog.ErrCorrupt) {
 			t.Fatal(err)
 		}
 	}
@@ -266,10 +265,10 @@ func TestMachine_ReplayFailsForGood(t *testing.T) {
 	}
 }
 
-// writeFarAhead leaves a log in fs of which Pebble has nothing: four times as much as a
-// small one takes into its memory before it makes who writes wait for a flush. k=v is last.
-func writeFarAhead(fs vfs.FS) error {
-	n, err := join(&pebble.Options{FS: fs, Logger: silent{}}, eventlog.Options{})
+// writeFarAhead leaves a log in fs of which Pebble has nothing: entries of 16 KiB, and
+// k=v at the end.
+func writeFarAhead(fs vfs.FS, entries int) error {
+	n, err := join(&pebble.Options{FS: fs, MemTableSize: 64 << 20, Logger: silent{}}, eventlog.Options{})
 	if err != nil {
 		return err
 	}
@@ -277,7 +276,7 @@ func writeFarAhead(fs vfs.FS) error {
 		return err
 	}
 	c := newClient("a")
-	for i := range 64 {
+	for i := range entries {
 		n.group(c.set(fmt.Sprint(i), strings.Repeat("x", 16<<10)))
 		if err := n.finish(); err != nil {
 			return err
@@ -285,41 +284,6 @@ func writeFarAhead(fs vfs.FS) error {
 	}
 	n.group(c.set("k", "v"))
 	return errors.Join(n.finish(), n.log.Sync(), n.end(false))
-}
-
-// The end of a term does not wait for room on the disk, which the replay of what is
-// left would: Pebble makes who writes wait when it cannot flush.
-func TestMachine_ClosesBehindAFullDisk(t *testing.T) {
-	fs := memFS(t)
-	must(t, writeFarAhead(fs))
-	hook := &hookFS{FS: fs}
-	n, err := open(small(hook), eventlog.Options{})
-	must(t, err)
-	must(t, n.begin())
-	hook.hook(func(o op) error {
-		if o.kind == "create" && isTable(o) {
-			return syscall.ENOSPC
-		}
-		return nil
-	}, nil)
-	defer hook.hook(nil, nil)
-	n.m.Replay(&countdown{t.Context(), 0}) // a batch that is flushed at once
-	waitFor(t, "a flush that finds no room", n.m.Flushed(), func() bool { return n.m.Full() != nil })
-	closed := make(chan error, 1)
-	go func() { closed <- n.end(true) }()
-	select {
-	case err := <-closed:
-		if !errors.Is(err, syscall.ENOSPC) {
-			t.Errorf("Close: %v", err)
-		}
-	case <-time.After(patience):
-		t.Fatal("Close does not return")
-	}
-	hook.hook(nil, nil)
-	n = lead(t, small(fs))
-	if v := n.get(t, "k"); v != "v" {
-		t.Errorf("k is %q", v)
-	}
 }
 
 // overwrite changes bytes of a file where they are.
@@ -369,11 +333,11 @@ func TestMachine_StopsBeforeAnEntryItCannotApply(t *testing.T) {
 	defer n.end(false)
 	must(t, n.begin())
 	n.m.Replay(t.Context())
-	err = n.m.CatchUp()
+	err = n.m.CatchUp(t.Context())
 	if !errors.Is(err, apply.ErrUnsupported) || !strings.Contains(err.Error(), fmt.Sprintf("entry %d", bad)) {
 		t.Errorf("the error is %v", err)
 	}
-	if again := n.m.CatchUp(); again == nil || again.Error() != err.Error() {
+	if again := n.m.CatchUp(t.Context()); again == nil || again.Error() != err.Error() {
 		t.Errorf("then %v", again)
 	}
 	if n.m.Applied() >= bad || !n.m.Behind() {

@@ -210,7 +210,11 @@ func (r *Restorer) commit(b *pebble.Batch) error {
 	if err := r.m.Full(); err != nil {
 		return err
 	}
-	return r.m.store.call(func() error { return r.m.store.db.Apply(b, pebble.NoSync) })
+	s := r.m.store
+	if err := s.makeRoom(s.room.limit, r.m.Full); err != nil {
+		return err
+	}
+	return s.call(func() error { return s.apply(b) })
 }
 
 // Finish makes the state durable: it is that of from.Database at seq.

@@ -23,7 +23,9 @@ type store struct {
 	fs   *guardFS
 	log  *slog.Logger
 
+	room      room
 	flushed   chan struct{} // capacity 1: a flush has ended
+	eased     chan struct{} // capacity 1: a flush or a compaction has ended
 	failing   chan error    // capacity 1: the newest failure of a background job
 	fatal     chan struct{} // closed: Pebble met an error that it cannot survive
 	fatalErr  error         // immutable once fatal is closed
@@ -38,7 +40,7 @@ type store struct {
 // openStore opens Pebble in dir. lock is Pebble's own lock on dir, held by the
 // caller.
 func openStore(dir string, user *pebble.Options, lock *pebble.Lock, log *slog.Logger) (*store, error) {
-	s := &store{dir: dir, log: log, flushed: make(chan struct{}, 1), failing: make(chan error, 1), fatal: make(chan struct{}), stuck: make(chan struct{})}
+	s := &store{dir: dir, log: log, flushed: make(chan struct{}, 1), eased: make(chan struct{}, 1), failing: make(chan error, 1), fatal: make(chan struct{}), stuck: make(chan struct{})}
 	o := user.Clone()
 	if o == nil {
 		o = &pebble.Options{}
@@ -51,8 +53,7 @@ func openStore(dir string, user *pebble.Options, lock *pebble.Lock, log *slog.Lo
 	o.FS = s.fs
 	o.Lock = lock
 	o.DisableWAL = true
-	// A write that stalls in Pebble is in the log already, and reads have to wait
-	// for it. So the limits where that happens are far off unless the user sets
+	// Writes wait at these limits, see room. They are far off unless the user sets
 	// them; the default ones bound a memory that others read while it grows.
 	if o.MemTableStopWritesThreshold == 0 {
 		o.MemTableStopWritesThreshold = 8
@@ -66,6 +67,11 @@ func openStore(dir string, user *pebble.Options, lock *pebble.Lock, log *slog.Lo
 		o.Experimental.CompactionScheduler = held
 	}
 	s.listen(o)
+	o.EnsureDefaults()
+	if err := o.Validate(); err != nil {
+		return nil, fmt.Errorf("open Pebble in %s: %w", dir, err)
+	}
+	s.room.take(o)
 	s.opts = o
 	if err := s.open(dir, o); err != nil {
 		s.fs.settling.opened()
@@ -129,10 +135,12 @@ func (s *store) listen(o *pebble.Options) {
 				return
 			}
 			s.fs.full.Store(nil)
-			select {
-			case s.flushed <- struct{}{}:
-			default:
-			}
+			signal(s.flushed)
+			signal(s.eased)
+		},
+		CompactionEnd: func(i pebble.CompactionInfo) {
+			s.room.compacted(i.Err)
+			signal(s.eased)
 		},
 		BackgroundError: func(err error) {
 			s.log.Warn("pebble: background error", "err", err)
@@ -154,6 +162,14 @@ func (s *store) listen(o *pebble.Options) {
 	}
 	tee := pebble.TeeEventListener(ours, *o.EventListener)
 	o.EventListener = &tee
+}
+
+// signal sends to c, which has a capacity of 1, unless that is there already.
+func signal(c chan<- struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
 }
 
 // openError names what is wrong with the directory in this package's terms.

@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -246,6 +247,73 @@ func TestDB_DiskFull(t *testing.T) {
 			if got := len(scan(t, follower, &party.IterOptions{LowerBound: []byte("v"), UpperBound: []byte("w"), KeysOnly: true})); got != acked {
 				t.Errorf("%d of %d acknowledged writes, or some that were refused, are there", got, acked)
 			}
+		})
+	}
+}
+
+// TestDB_DiskFullOnceMemoryIs: that the disk is full is found only when Pebble's memory
+// is full as well, of what has been acknowledged. Nobody waits in Pebble then for room
+// on the disk: reads go on, writes fail, and the leader can go.
+func TestDB_DiskFullOnceMemoryIs(t *testing.T) {
+	for _, ends := range []bool{false, true} {
+		t.Run(map[bool]string{false: "room again", true: "leader closes"}[ends], func(t *testing.T) {
+			fs := newFaultFS()
+			dir := newDirFor(t, on(nil).Pebble)
+			o := on(fs)
+			o.Pebble.MemTableSize = 256 << 10
+			leader := open(t, dir, o)
+			leads(t, leader)
+			follower := open(t, dir, on(nil))
+			set(t, follower, "before", "1")
+			slow := make(chan struct{})
+			full := sync.OnceFunc(func() { close(slow) })
+			t.Cleanup(func() { fs.set(nil); full() })
+			fs.set(func(op, path string) error {
+				if op != "create" || !isTable(path) {
+					return nil
+				}
+				<-slow
+				return syscall.ENOSPC
+			})
+			value := string(make([]byte, 32<<10))
+			acked := 0
+			until(t, "a write waits", func() bool {
+				ctx, cancel := context.WithTimeout(within(t), time.Second)
+				defer cancel()
+				err := follower.Set(ctx, fmt.Appendf(nil, "v%06d", acked), []byte(value), pebble.NoSync)
+				if err == nil {
+					acked++
+					return false
+				}
+				want(t, err, context.DeadlineExceeded)
+				return true
+			})
+			full()
+			for _, db := range []*party.DB{follower, leader} {
+				want(t, db.Set(within(t), []byte("refused"), []byte(value), nil), party.ErrDiskFull)
+				expect(t, db, "before", "1")
+				expect(t, db, fmt.Sprintf("v%06d", acked-1), value)
+			}
+			if ends {
+				want(t, leader.Close(), syscall.ENOSPC)
+			} else {
+				fs.set(nil)
+			}
+			until(t, "writes resume", func() bool {
+				err := follower.Set(within(t), []byte("after"), []byte("1"), nil)
+				if err != nil {
+					want(t, err, party.ErrDiskFull)
+				}
+				return err == nil
+			})
+			if ends {
+				leads(t, follower)
+			}
+			for i := range acked {
+				expect(t, follower, fmt.Sprintf("v%06d", i), value)
+			}
+			_, err := follower.Get(within(t), []byte("refused"))
+			want(t, err, pebble.ErrNotFound)
 		})
 	}
 }

@@ -19,8 +19,10 @@ type Options struct {
 	// always set (the event log takes that place), and Lock must be nil. FS must
 	// be vfs.Default or wrap it: other processes have to find the files.
 	//
-	// The defaults are Pebble's, but for three: a block cache of 64 MiB where that
-	// has 8, as the leader's serves every process; index blocks of 256 KiB, unless
+	// The defaults are Pebble's, but for four: MemTableStopWritesThreshold is 8 and
+	// L0StopWritesThreshold 64, where writes wait, as they do in Pebble, but reads do
+	// not; a block cache of 64 MiB where Pebble has 8, as the leader's serves every
+	// process; index blocks of 256 KiB, unless
 	// any level has an IndexBlockSize; and Bloom filters of 10 bits a key in all levels
 	// but the last, unless any level has a FilterPolicy (pebble.NoFilterPolicy: none)
 	// or the Comparer is not Pebble's own, which might take keys for equal that

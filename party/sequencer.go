@@ -107,7 +107,7 @@ func (s *sequencer) run(ctx context.Context) error {
 				return err
 			}
 		}
-		if err := s.commit(); err != nil {
+		if err := s.commit(ctx); err != nil {
 			return err
 		}
 	}
@@ -121,7 +121,9 @@ func (s *sequencer) catchUp(ctx context.Context) error {
 			return errTermOver // and so Replay has ended too, wherever it was
 		}
 		s.replayed = nil
-		if err := s.machine.CatchUp(); err != nil {
+		if err := s.machine.CatchUp(ctx); ctx.Err() != nil {
+			return errTermOver
+		} else if err != nil {
 			return fmt.Errorf("%w: %w", errNotReplayed, err)
 		}
 		s.appended(s.backlog + s.lead) // Pebble has it now, and can flush it
@@ -181,7 +183,7 @@ func decodeJob(data []byte, respond func([]byte)) (*job, error) {
 
 // commit judges, logs, answers and applies the jobs. After an error each of them
 // was answered with what the log holds, or not at all.
-func (s *sequencer) commit() error {
+func (s *sequencer) commit(ctx context.Context) error {
 	first := s.log.Last() + 1
 	s.machine.Begin(&s.group, first, s.now())
 	s.answers = s.answers[:0]
@@ -195,7 +197,7 @@ func (s *sequencer) commit() error {
 			s.answers = append(s.answers, s.group.Judge(&j.req.Commands[i]))
 		}
 	}
-	appended, refusal, err := s.append(first)
+	appended, refusal, err := s.append(ctx, first)
 	if err != nil {
 		return err
 	}
@@ -228,14 +230,23 @@ func (s *sequencer) commit() error {
 
 // append makes the group durable, then known. A refusal says that nothing was
 // appended and the log goes on; an error, that the term must end.
-func (s *sequencer) append(first uint64) (appended bool, refusal, err error) {
+func (s *sequencer) append(ctx context.Context, first uint64) (appended bool, refusal, err error) {
 	entries := s.group.Entries()
 	if len(entries) == 0 {
 		return false, nil, s.sync()
 	}
-	// What Pebble cannot flush must not pile up in its memory.
-	if full := s.machine.Full(); full != nil {
-		return false, full, s.group.Discard()
+	// What Pebble cannot flush must not pile up in its memory, and what it could not
+	// take must not be in the log: reads would wait for it.
+	if err := s.machine.Room(ctx); err != nil {
+		derr := s.group.Discard()
+		select {
+		case <-ctx.Done():
+			return false, nil, errors.Join(errTermOver, derr)
+		case <-s.machine.Failed():
+			return false, nil, errors.Join(err, derr)
+		default:
+			return false, err, derr // the disk is full
+		}
 	}
 	seq, err := s.log.Append(entries, s.group.Sync())
 	if err != nil {

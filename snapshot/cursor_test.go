@@ -96,7 +96,7 @@ func filled(t testing.TB, o ordering, rng *rand.Rand) (*apply.Machine, []snapsho
 	t.Cleanup(func() { must(t, errors.Join(m.Close(false), log.Abort(), lock.Close())) })
 	_, err = m.Recover(log, fs, "/db/party/log")
 	must(t, err)
-	must(t, m.CatchUp())
+	must(t, m.CatchUp(t.Context()))
 	_, seq, err := log.StartTerm(log0)
 	must(t, err)
 	must(t, m.ApplyTerm(seq))

@@ -51,7 +51,7 @@ func newOrigin(t testing.TB) *origin {
 	must(t, err)
 	_, err = o.m.Recover(o.log, vfs.Default, path("log"))
 	must(t, err)
-	must(t, o.m.CatchUp())
+	must(t, o.m.CatchUp(t.Context()))
 	o.word, err = eventlog.OpenCommit(path("commit"), o.log.ID())
 	must(t, err)
 	t.Cleanup(func() {

@@ -1,0 +1,301 @@
+package apply_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+
+	"github.com/pebbleparty/pebbleparty/apply"
+	"github.com/pebbleparty/pebbleparty/eventlog"
+)
+
+// hold has what is done to files wait until release is called, and get err then.
+func hold(t testing.TB, hook *hookFS, err error, is func(op) bool) (release func()) {
+	held := make(chan struct{})
+	release = sync.OnceFunc(func() { close(held) })
+	hook.hook(func(o op) error {
+		if !is(o) {
+			return nil
+		}
+		<-held
+		return err
+	}, nil)
+	t.Cleanup(func() { hook.hook(nil, nil); release() })
+	return release
+}
+
+func newTable(o op) bool { return o.kind == "create" && isTable(o) }
+
+func compacted(o op) bool { return newTable(o) && o.category == "pebble-compaction" }
+
+// standsStill waits until progress is what it was a while ago. Should the machine be so
+// slow that it is not at its end then, a test finds less.
+func standsStill(t testing.TB, progress func() uint64) {
+	t.Helper()
+	deadline := time.Now().Add(patience)
+	for last, since := progress(), time.Now(); time.Since(since) < 500*time.Millisecond; {
+		if now := progress(); now != last {
+			last, since = now, time.Now()
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("it goes on and on")
+		}
+		<-time.After(time.Millisecond)
+	}
+}
+
+// ends waits for what a goroutine sends as it ends.
+func ends(t testing.TB, what string, c <-chan error) error {
+	t.Helper()
+	select {
+	case err := <-c:
+		return err
+	case <-time.After(patience):
+		t.Fatal("still waiting: " + what)
+		return nil
+	}
+}
+
+// far opens what writeFarAhead has left, in a term: with 64 entries four times as much as
+// a small Pebble has room for.
+func far(t testing.TB, entries int) (*node, *hookFS) {
+	t.Helper()
+	hook := &hookFS{FS: memFS(t)}
+	must(t, writeFarAhead(hook.FS, entries))
+	n, err := open(small(hook), eventlog.Options{})
+	must(t, err)
+	must(t, n.begin())
+	return n, hook
+}
+
+// The end of a term does not wait for room on the disk, whether that was missing before
+// or is found missing when there is much in memory already.
+func TestMachine_ClosesBehindAFullDisk(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		late bool
+	}{{"full before", false}, {"full later", true}} {
+		t.Run(c.name, func(t *testing.T) {
+			n, hook := far(t, 64)
+			full := hold(t, hook, syscall.ENOSPC, newTable)
+			m := n.m
+			if !c.late {
+				full()
+				m.Replay(&countdown{t.Context(), 0})
+				must(t, flushSoon(m))
+				waitFor(t, "a flush that finds no room", m.Flushed(), func() bool { return m.Full() != nil })
+			}
+			closed := make(chan error, 1)
+			go func() { closed <- n.end(true) }()
+			if c.late {
+				standsStill(t, m.Applied)
+				full()
+			}
+			if err := ends(t, "Close", closed); !errors.Is(err, syscall.ENOSPC) {
+				t.Errorf("Close: %v", err)
+			}
+			n = lead(t, small(hook.FS))
+			if v := n.get(t, "k"); v != "v" {
+				t.Errorf("k is %q", v)
+			}
+		})
+	}
+}
+
+// Reads need no room on the disk: what one leader had in memory goes into the next one's.
+func TestMachine_ReplaysOnAFullDisk(t *testing.T) {
+	n, hook := far(t, 64)
+	hold(t, hook, syscall.ENOSPC, newTable)()
+	replayed := make(chan error, 1)
+	go func() { n.m.Replay(t.Context()); replayed <- nil }()
+	_ = ends(t, "Replay", replayed)
+	must(t, n.m.CatchUp(t.Context()))
+	if v := n.get(t, "k"); v != "v" {
+		t.Errorf("k is %q", v)
+	}
+	must(t, n.end(false))
+}
+
+// A replay that is longer than any leader could have left waits for flushes, and ends
+// with the term. It is gone on with where it was.
+func TestMachine_ReplayWaitsForRoom(t *testing.T) {
+	n, hook := far(t, 640)
+	release := hold(t, hook, nil, newTable)
+	ctx, cancel := context.WithCancel(t.Context())
+	replayed := make(chan error, 1)
+	go func() { n.m.Replay(ctx); replayed <- nil }()
+	standsStill(t, n.m.Applied)
+	cancel()
+	_ = ends(t, "Replay", replayed)
+	if n.m.Applied() == n.log.Last() || !n.m.Behind() {
+		t.Error("there was room for all of it")
+	}
+	release()
+	must(t, n.m.CatchUp(t.Context()))
+	if got := len(userKeys(t, n.m)); got != 641 {
+		t.Errorf("%d keys", got)
+	}
+	must(t, n.end(true))
+}
+
+func TestMachine_FollowEndsOnAFullDisk(t *testing.T) {
+	n := lead(t, small(memFS(t)))
+	must(t, n.m.Flush(nil))
+	must(t, n.fs.MkdirAll(n.fs.PathDir(copyDir), 0o700))
+	must(t, n.m.Checkpoint(copyDir))
+	c := newClient("a")
+	for i := range 48 {
+		n.commit(t, c.set(fmt.Sprint(i), strings.Repeat("x", 1<<20)))
+	}
+	hook := &hookFS{FS: n.fs}
+	full := hold(t, hook, syscall.ENOSPC, newTable)
+	o := small(hook)
+	o.MemTableStopWritesThreshold = 2
+	f, err := apply.OpenFollower(copyDir, o, quiet)
+	must(t, err)
+	r, err := eventlog.OpenReader(n.fs, logDir, f.Applied()+1)
+	must(t, err)
+	must(t, f.Join(n.log.ID()))
+	followed := make(chan error, 1)
+	go func() { followed <- f.Follow(r, n.log.Last()) }()
+	standsStill(t, f.Applied)
+	full()
+	if err := ends(t, "Follow", followed); !errors.Is(err, syscall.ENOSPC) {
+		t.Errorf("Follow: %v", err)
+	}
+	must(t, errors.Join(r.Close(), f.Close(false)))
+}
+
+func TestRestorer_EndsOnAFullDisk(t *testing.T) {
+	hook := &hookFS{FS: memFS(t)}
+	o := small(hook)
+	o.MemTableStopWritesThreshold = 2
+	r, err := apply.NewRestorer(dbDir, o, quiet, eventlog.ID{2}, apply.Lineage{Database: eventlog.ID{1}, Seq: 50}, time.Unix(7, 0))
+	must(t, err)
+	full := hold(t, hook, syscall.ENOSPC, newTable)
+	var set atomic.Uint64
+	ended := make(chan error, 1)
+	go func() {
+		value := make([]byte, 4<<20)
+		for {
+			if err := r.Set(fmt.Appendf(nil, "%09d", set.Load()), value); err != nil {
+				ended <- err
+				return
+			}
+			set.Add(1)
+		}
+	}()
+	standsStill(t, set.Load)
+	full()
+	if err := ends(t, "Set", ended); !errors.Is(err, syscall.ENOSPC) {
+		t.Errorf("Set: %v", err)
+	}
+	must(t, r.Close())
+}
+
+// fill writes until Room returns an error, of a context that ends after a second if of
+// nothing else.
+func fill(t testing.TB, n *node, c *client) (written int, err error) {
+	t.Helper()
+	for ; written < 1000; written++ {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		err = n.m.Room(ctx)
+		cancel()
+		if err != nil {
+			return written, err
+		}
+		n.commit(t, c.set("k", strings.Repeat("x", 8<<10)))
+	}
+	t.Fatal("there is room for everything")
+	return 0, nil
+}
+
+// Who is about to write waits at the limits of the user's Pebble, but not in Pebble.
+func TestMachine_WaitsForRoom(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		limit func(*pebble.Options)
+		held  func(op) bool
+	}{
+		{"memtables", func(o *pebble.Options) { o.MemTableStopWritesThreshold = 4 }, newTable},
+		{"level 0", func(o *pebble.Options) {
+			o.L0CompactionThreshold, o.L0StopWritesThreshold = 2, 4
+		}, compacted},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			hook := &hookFS{FS: memFS(t)}
+			o := small(hook)
+			c.limit(o)
+			n := lead(t, o)
+			release := hold(t, hook, nil, c.held)
+			client := newClient("a")
+			if written, err := fill(t, n, client); written < 4 || !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("after %d writes: %v", written, err)
+			}
+			for range 8 { // it is not Pebble who waits
+				n.commit(t, client.set("k", strings.Repeat("x", 8<<10)))
+			}
+			n.commit(t, client.set("k", "v"))
+			if v := n.get(t, "k"); v != "v" {
+				t.Errorf("k is %q", v)
+			}
+			release()
+			must(t, n.m.Room(t.Context()))
+			must(t, n.end(true))
+		})
+	}
+}
+
+// Pebble says how full it is only when its manifest is written. On a full disk it waits
+// with that for room, but nobody waits for Pebble.
+func TestMachine_RoomIsRefusedWhileTheManifestWaits(t *testing.T) {
+	hook := &hookFS{FS: memFS(t)}
+	n := lead(t, small(hook))
+	must(t, n.m.Flush(nil)) // the manifest that was made while Pebble opened is in force
+	full := hold(t, hook, syscall.ENOSPC, func(o op) bool { return o.kind == "write" && isManifest(o) })
+	must(t, flushSoon(n.m))
+	if _, err := fill(t, n, newClient("a")); !errors.Is(err, context.DeadlineExceeded) {
+		t.Fatal(err)
+	}
+	refused := make(chan error, 1)
+	go func() { refused <- n.m.Room(t.Context()) }()
+	full()
+	if err := ends(t, "Room", refused); !errors.Is(err, syscall.ENOSPC) {
+		t.Errorf("Room: %v", err)
+	}
+	hook.hook(nil, nil)
+	waitFor(t, "room again", n.m.Flushed(), func() bool { return n.m.Full() == nil })
+	must(t, n.m.Room(t.Context()))
+	must(t, n.end(true))
+}
+
+// Tables that cannot be compacted for want of space pile up, until writes are refused.
+func TestMachine_RoomIsRefusedWhileCompactionsFindNone(t *testing.T) {
+	hook := &hookFS{FS: memFS(t)}
+	o := small(hook)
+	o.L0CompactionThreshold, o.L0StopWritesThreshold = 2, 4
+	n := lead(t, o)
+	hold(t, hook, syscall.ENOSPC, compacted)()
+	client := newClient("a")
+	if written, err := fill(t, n, client); written < 4 || !errors.Is(err, syscall.ENOSPC) {
+		t.Fatalf("after %d writes: %v", written, err)
+	}
+	if n.m.Full() != nil {
+		t.Errorf("flushes find none either: %v", n.m.Full())
+	}
+	n.commit(t, client.set("k", "v"))
+	if v := n.get(t, "k"); v != "v" {
+		t.Errorf("k is %q", v)
+	}
+	hook.hook(nil, nil)
+	waitFor(t, "room again", make(chan int), func() bool { return n.m.Room(t.Context()) == nil })
+	must(t, n.end(true))
+}
