@@ -16,7 +16,8 @@ var ErrStopped = errors.New("apply: stopped")
 // must not exist, for OpenFollower: an exact prefix of the log that ends at or
 // behind what Durable returned before. It takes milliseconds, plus some
 // microseconds for each table; where the file system cannot link it copies them.
-// Stop ends it early. After an error nothing is left in dir.
+// Stop ends it early. After an error nothing is left in dir; after ErrStopped that may
+// be so only once the machine is closed.
 //
 // What it writes is not synced: a follower ends with its process.
 func (m *Machine) Checkpoint(dir string) error {
@@ -24,13 +25,26 @@ func (m *Machine) Checkpoint(dir string) error {
 		return err
 	}
 	fs := m.store.fs
-	fs.away.begin(dir, fs.PathDir(dir))
-	defer fs.away.end(dir)
 	// It copies the options file and the manifest by their names.
 	if err := fs.settling.waitUnless(fs.away.stop); err != nil {
 		return err
 	}
-	return m.store.call(func() error { return m.store.db.Checkpoint(dir) })
+	done := make(chan error, 1)
+	go func() {
+		done <- m.store.call(func() error {
+			fs.away.begin(dir, fs.PathDir(dir))
+			defer fs.away.end(dir)
+			return m.store.db.Checkpoint(dir)
+		})
+	}()
+	select {
+	case err := <-done:
+		return err
+	case <-fs.away.stop:
+		// It may be at one of its files, and ends there, or wait for the manifest, which
+		// on a full disk waits until Close.
+		return ErrStopped
+	}
 }
 
 // away knows the folders that checkpoints are being written to. To the guardFS
@@ -96,12 +110,14 @@ type awayFile struct {
 	away *away
 }
 
-// wrap takes what an operation that opens a file returned.
-func (a *away) wrap(f vfs.File, err error) (vfs.File, error) {
-	if err != nil {
-		return nil, err
-	}
-	return &awayFile{unsyncedFile{f}, a}, nil
+// wrap runs an operation that opens a file.
+func (a *away) wrap(open func() (vfs.File, error)) (file vfs.File, err error) {
+	err = a.do(func() error {
+		f, err := open()
+		file = &awayFile{unsyncedFile{f}, a}
+		return err
+	})
+	return file, err
 }
 
 func (f *awayFile) Write(p []byte) (n int, err error) {

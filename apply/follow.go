@@ -68,16 +68,16 @@ func (m *Machine) Join(id eventlog.ID) error {
 // The error is ErrCorrupt when the log ends before limit, what the reader
 // returned, or what Full did when Pebble cannot flush for want of space.
 func (m *Machine) Follow(r *eventlog.Reader, limit uint64) error {
-	return m.follow(&m.memory, r, limit, m.store.room.limit, m.Full)
+	return m.follow(&m.memory, r, limit, m.Full, func() error { return m.store.makeRoom(m.store.room.limit, m.Full) })
 }
 
 // follow asks stop, between batches, whether it has to end early. mem is the
-// bookkeeping that goes with what is applied, room the limit at which it waits.
-func (m *Machine) follow(mem *memory, r *eventlog.Reader, limit uint64, room pressure, stop func() error) error {
+// bookkeeping that goes with what is applied. room waits for room in memory.
+func (m *Machine) follow(mem *memory, r *eventlog.Reader, limit uint64, stop, room func() error) error {
 	a := applier{m: m, memory: mem}
 	for m.Applied() < limit {
 		if a.batch == nil { // r and mem stand where the state does, if this is the end
-			if err := m.store.makeRoom(room, stop); err != nil {
+			if err := room(); err != nil {
 				return err
 			}
 		}

@@ -3,6 +3,7 @@ package apply
 import (
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -148,7 +149,7 @@ func (g *guardFS) retry(name string, op func() error) error {
 
 func (g *guardFS) Create(name string, c vfs.DiskWriteCategory) (vfs.File, error) {
 	if g.away.has(name) {
-		return g.away.wrap(g.FS.Create(name, c))
+		return g.away.wrap(func() (vfs.File, error) { return g.FS.Create(name, c) })
 	}
 	if isTable(name) && g.left.Load() {
 		g.park()
@@ -252,9 +253,16 @@ func (g *guardFS) ReuseForWrite(oldname, newname string, c vfs.DiskWriteCategory
 	return &guardFile{File: f, fs: g, name: newname}, nil
 }
 
+func (g *guardFS) MkdirAll(dir string, perm os.FileMode) error {
+	if g.away.has(dir) {
+		return g.away.do(func() error { return g.FS.MkdirAll(dir, perm) })
+	}
+	return g.FS.MkdirAll(dir, perm)
+}
+
 func (g *guardFS) OpenDir(name string) (vfs.File, error) {
 	if g.away.has(name) {
-		return g.away.wrap(g.FS.OpenDir(name))
+		return g.away.wrap(func() (vfs.File, error) { return g.FS.OpenDir(name) })
 	}
 	f, err := g.FS.OpenDir(name)
 	if err != nil {

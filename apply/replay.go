@@ -109,10 +109,11 @@ func (r *replay) run(m *Machine, stop func() error) error {
 	for last := r.judged.Load(); r.failed == nil && m.Applied() < last; last = r.judged.Load() {
 		from := m.Applied() + 1
 		var ended error
-		err := m.follow(r.memory, r.reader, last, m.store.room.forReplay(), func() error {
+		asked := func() error {
 			ended = stop()
 			return ended
-		})
+		}
+		err := m.follow(r.memory, r.reader, last, asked, func() error { return m.roomToReplay(asked) })
 		if ended != nil {
 			return ended
 		}

@@ -117,7 +117,8 @@ func TestMachine_ReplaysWhatIsJudged(t *testing.T) {
 	must(t, <-done)
 	v := n.m.View() // the bookkeeping too is what it was then
 	cursors, err := v.Cursors()
-	must(t, errors.Join(err, v.Close()))
+	must(t, err)
+	v.Close()
 	if ahead := n.m.Cursors(); len(cursors) != 1 || cursors[0].Seq != 2 || len(ahead) != 1 || ahead[0].Seq != 3 {
 		t.Errorf("cursors %v, judged by %v", cursors, ahead)
 	}

@@ -206,15 +206,15 @@ func (r *Restorer) mark() error {
 }
 
 func (r *Restorer) commit(b *pebble.Batch) error {
-	defer b.Close()
-	if err := r.m.Full(); err != nil {
-		return err
-	}
 	s := r.m.store
-	if err := s.makeRoom(s.room.limit, r.m.Full); err != nil {
-		return err
+	err := r.m.Full()
+	if err == nil {
+		err = s.makeRoom(s.room.limit, r.m.Full)
 	}
-	return s.call(func() error { return s.apply(b) })
+	if err != nil {
+		return errors.Join(err, b.Close())
+	}
+	return s.call(func() error { return errors.Join(s.apply(b), b.Close()) }) // b is a broken Pebble's if that is left behind
 }
 
 // Finish makes the state durable: it is that of from.Database at seq.

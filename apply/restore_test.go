@@ -111,7 +111,7 @@ func TestRestorer_Cursors(t *testing.T) {
 		t.Errorf("cursors %v, want %v", got, want)
 	}
 	v := n.m.View()
-	defer func() { must(t, v.Close()) }()
+	defer v.Close()
 	if got, err := v.Cursors(); err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("of the view %v, %v, want %v", got, err, want)
 	}

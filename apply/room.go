@@ -18,26 +18,27 @@ type pressure struct {
 	sublevels int    // of level 0, which every read has to look at
 }
 
+func (p pressure) below(limit pressure) bool {
+	return p.memtables < limit.memtables && p.sublevels < limit.sublevels
+}
+
 // room keeps the pressure within bounds. Pebble would see to that itself, and let
 // whoever writes wait inside of it. But what is written is in the log by then: reads
 // wait for it, and so does the end of the term; and while the disk is full nothing ends
 // the wait. So its limits are put out of reach, and who applies something asks here first.
 type room struct {
 	limit pressure
-	step  int // bytes that may be applied between two looks at Pebble
+	step  int // bytes that are applied between two looks at Pebble
 
 	// compaction is the error of the last one, if that found no space on the disk.
 	compaction atomic.Pointer[error]
 
 	// Owned by who applies.
-	credit int             // bytes of step that are left
-	asked  <-chan pressure // the answer that Pebble owes, nil when it owes none
-	nudged time.Time       // when a flush was begun to have Pebble try a compaction again
+	known  pressure        // what Pebble said last, and what was applied since
+	since  int             // bytes applied since it was asked last
+	asked  <-chan pressure // the answer that it owes, nil when it owes none
+	nudged time.Time       // see nudge
 }
-
-// nudgeEvery is how often. Pebble lets the keys of a compaction that failed alone for
-// half a minute, and then looks at them when a flush ends, which writes bring about.
-const nudgeEvery = 5 * time.Second
 
 // take takes the limits from o, which has its defaults.
 func (r *room) take(o *pebble.Options) {
@@ -54,16 +55,6 @@ func (r *room) compacted(err error) {
 	case vfs.IsNoSpaceError(err):
 		r.compaction.Store(&err)
 	}
-}
-
-// replayRoom is how many bytes more than twice its limit a replay may have in memory.
-const replayRoom = 8 << 20
-
-// forReplay is the limit for a replay. All that was in memory under the last leader
-// goes into the memory of this one, with the group that came on top: reads need no
-// room on the disk.
-func (r *room) forReplay() pressure {
-	return pressure{2*r.limit.memtables + replayRoom, math.MaxInt}
 }
 
 // Room returns when Pebble has room in memory for another group. It waits for flushes
@@ -88,31 +79,79 @@ func (m *Machine) Room(ctx context.Context) error {
 	return m.store.makeRoom(m.store.room.limit, stop)
 }
 
-// makeRoom waits until the pressure is below limit, or until stop returns an error.
+// roomToReplay is makeRoom for what is in the log already. It waits for nothing that
+// there is no room for on the disk: then all of that goes into memory, where the last
+// leader had it, and reads go on.
+func (m *Machine) roomToReplay(stop func() error) error {
+	err := m.store.makeRoom(pressure{m.store.room.limit.memtables, math.MaxInt}, func() error {
+		if err := stop(); err != nil {
+			return err
+		}
+		if m.Full() != nil {
+			return errUnbounded
+		}
+		return nil
+	})
+	if errors.Is(err, errUnbounded) {
+		return nil
+	}
+	return err
+}
+
+var errUnbounded = errors.New("apply: no room is waited for")
+
+// makeRoom waits until the pressure is below limit, or until stop returns an error. It
+// does not wait for Pebble to say what it is unless that matters.
 func (s *store) makeRoom(limit pressure, stop func() error) error {
 	r := &s.room
-	if r.credit > 0 {
+	select {
+	case p := <-r.asked:
+		r.answered(p)
+	default:
+	}
+	if r.since >= r.step {
+		s.ask()
+	}
+	if r.known.below(limit) {
 		return nil
 	}
 	look := time.NewTicker(spacePoll)
 	defer look.Stop()
 	var eased <-chan struct{} // nil until there was no room
+	stalled := false
+	defer func() {
+		if stalled {
+			s.opts.EventListener.WriteStallEnd()
+		}
+	}()
 	for {
-		if r.asked == nil && eased == nil {
-			r.asked = s.ask()
+		if err := stop(); err != nil {
+			return err
+		}
+		if eased == nil {
+			s.ask()
 		}
 		select {
 		case p := <-r.asked:
-			r.asked = nil
-			low := p.sublevels < limit.sublevels
-			if low && p.memtables < limit.memtables {
-				r.credit = r.step
+			r.answered(p)
+			if r.known.below(limit) {
 				return nil
 			}
-			if err := r.compaction.Load(); err != nil && !low {
-				return errors.Join(fmt.Errorf("compact level 0: %w", *err), s.nudge())
-			}
 			eased = s.eased
+			reason := "memtable count limit reached" // in Pebble's words
+			if r.known.sublevels >= limit.sublevels {
+				reason = "L0 file count limit exceeded"
+				if err := s.nudge(); err != nil {
+					return err
+				}
+				if err := r.compaction.Load(); err != nil {
+					return fmt.Errorf("compact level 0: %w", *err)
+				}
+			}
+			if !stalled {
+				stalled = true
+				s.opts.EventListener.WriteStallBegin(pebble.WriteStallBeginInfo{Reason: reason})
+			}
 		case <-eased:
 			eased = nil
 		case <-look.C: // a full disk, and the end of the term, are not announced
@@ -120,13 +159,15 @@ func (s *store) makeRoom(limit pressure, stop func() error) error {
 		case <-s.fatal:
 			return fmt.Errorf("pebble failed: %w", s.fatalErr)
 		}
-		if err := stop(); err != nil {
-			return err
-		}
 	}
 }
 
-// nudge has Pebble look for compactions, now and then.
+// nudgeEvery is how often Pebble is made to look for compactions while writes wait
+// for one. It lets the keys of one that failed alone for half a minute, and then looks
+// when a flush ends, which nobody's writes bring about.
+const nudgeEvery = 5 * time.Second
+
+// nudge begins a flush, now and then.
 func (s *store) nudge() error {
 	if time.Since(s.room.nudged) < nudgeEvery {
 		return nil
@@ -136,21 +177,35 @@ func (s *store) nudge() error {
 	return err
 }
 
-// ask asks Pebble, which answers once no manifest is being written: on a full disk
-// that may be never.
-func (s *store) ask() <-chan pressure {
+// ask asks Pebble, unless it owes an answer. That comes once no manifest is being
+// written: on a full disk it may be never.
+func (s *store) ask() {
+	if s.room.asked != nil {
+		return
+	}
 	answer := make(chan pressure, 1)
+	s.room.asked, s.room.since = answer, 0
 	s.calls.Go(func() {
 		defer s.forgive()
 		m := s.db.Metrics()
 		answer <- pressure{m.MemTable.Size, int(m.Levels[0].Sublevels)}
 	})
-	return answer
 }
+
+// answered takes Pebble's answer, which may be older than what was applied since.
+func (r *room) answered(p pressure) {
+	r.asked = nil
+	r.known = pressure{p.memtables + uint64(r.since), p.sublevels}
+}
+
+// entryOverhead is about how many bytes of a memtable an entry takes beside its own.
+const entryOverhead = 64
 
 // apply applies b, for which there is room.
 func (s *store) apply(b *pebble.Batch) error {
-	s.room.credit -= b.Len()
+	n := b.Len() + entryOverhead*int(b.Count())
+	s.room.since += n
+	s.room.known.memtables += uint64(n)
 	// With its write-ahead log off Pebble has nothing to sync here.
 	return s.db.Apply(b, pebble.NoSync)
 }

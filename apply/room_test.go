@@ -1,9 +1,11 @@
 package apply_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -112,7 +114,7 @@ func TestMachine_ClosesBehindAFullDisk(t *testing.T) {
 
 // Reads need no room on the disk: what one leader had in memory goes into the next one's.
 func TestMachine_ReplaysOnAFullDisk(t *testing.T) {
-	n, hook := far(t, 64)
+	n, hook := far(t, 640)
 	hold(t, hook, syscall.ENOSPC, newTable)()
 	replayed := make(chan error, 1)
 	go func() { n.m.Replay(t.Context()); replayed <- nil }()
@@ -124,10 +126,10 @@ func TestMachine_ReplaysOnAFullDisk(t *testing.T) {
 	must(t, n.end(false))
 }
 
-// A replay that is longer than any leader could have left waits for flushes, and ends
-// with the term. It is gone on with where it was.
+// A replay that is long waits for flushes, and ends with the term. It is gone on with
+// where it was.
 func TestMachine_ReplayWaitsForRoom(t *testing.T) {
-	n, hook := far(t, 640)
+	n, hook := far(t, 64)
 	release := hold(t, hook, nil, newTable)
 	ctx, cancel := context.WithCancel(t.Context())
 	replayed := make(chan error, 1)
@@ -140,7 +142,7 @@ func TestMachine_ReplayWaitsForRoom(t *testing.T) {
 	}
 	release()
 	must(t, n.m.CatchUp(t.Context()))
-	if got := len(userKeys(t, n.m)); got != 641 {
+	if got := len(userKeys(t, n.m)); got != 65 {
 		t.Errorf("%d keys", got)
 	}
 	must(t, n.end(true))
@@ -171,6 +173,85 @@ func TestMachine_FollowEndsOnAFullDisk(t *testing.T) {
 	if err := ends(t, "Follow", followed); !errors.Is(err, syscall.ENOSPC) {
 		t.Errorf("Follow: %v", err)
 	}
+	must(t, errors.Join(r.Close(), f.Close(false)))
+}
+
+// inWait tells whether somebody waits until no manifest is being written.
+func inWait() bool {
+	stacks := make([]byte, 1<<20)
+	return bytes.Contains(stacks[:runtime.Stack(stacks, true)], []byte("versionSet).logLock"))
+}
+
+// manifestWaits has Pebble, which has been opened for a while, wait for room for its
+// manifest, once full is called.
+func manifestWaits(t testing.TB, hook *hookFS, flush func()) (full func()) {
+	t.Helper()
+	writing := make(chan struct{}, 1)
+	full = hold(t, hook, syscall.ENOSPC, func(o op) bool {
+		if o.kind != "write" || !isManifest(o) {
+			return false
+		}
+		select {
+		case writing <- struct{}{}:
+		default:
+		}
+		return true
+	})
+	flush()
+	<-writing
+	return full
+}
+
+// A checkpoint waits until no manifest is written, and a manifest for room on the disk.
+// The term ends all the same.
+func TestMachine_StopEndsACheckpointBehindTheManifest(t *testing.T) {
+	hook := &hookFS{FS: memFS(t)}
+	n := lead(t, small(hook))
+	must(t, n.m.Flush(nil))
+	must(t, hook.MkdirAll(hook.PathDir(copyDir), 0o700))
+	n.commit(t, newClient("a").set("k", "v"))
+	full := manifestWaits(t, hook, func() { must(t, flushSoon(n.m)) })
+	made := make(chan error, 1)
+	go func() { made <- n.m.Checkpoint(copyDir) }()
+	waitFor(t, "the checkpoint waits", make(chan int), inWait)
+	full()
+	waitFor(t, "a manifest that finds no room", make(chan int), func() bool { return n.m.Full() != nil })
+	n.m.Stop(errors.New("stopped"))
+	if err := ends(t, "Checkpoint", made); !errors.Is(err, apply.ErrStopped) {
+		t.Errorf("Checkpoint: %v", err)
+	}
+	must(t, hook.RemoveAll(hook.PathDir(copyDir))) // as who asked for it does
+	hook.hook(nil, nil)
+	must(t, n.end(true))
+	if _, err := hook.Stat(hook.PathDir(copyDir)); err == nil {
+		t.Error("something is left of it")
+	}
+}
+
+// Nor does who closes what a replica has shown wait for that replica's manifest.
+func TestView_CloseWaitsForNoManifest(t *testing.T) {
+	n := lead(t, small(memFS(t)))
+	must(t, n.m.Flush(nil))
+	must(t, n.fs.MkdirAll(n.fs.PathDir(copyDir), 0o700))
+	must(t, n.m.Checkpoint(copyDir))
+	n.commit(t, newClient("a").set("k", "v"))
+	hook := &hookFS{FS: n.fs}
+	f, err := apply.OpenFollower(copyDir, small(hook), quiet)
+	must(t, err)
+	must(t, f.Flush(nil))
+	r, err := eventlog.OpenReader(n.fs, logDir, f.Applied()+1)
+	must(t, err)
+	must(t, f.Join(n.log.ID()))
+	view := f.View()
+	must(t, f.Follow(r, n.log.Last()))
+	full := manifestWaits(t, hook, func() { must(t, flushSoon(f)) })
+	closed := make(chan error, 1)
+	go func() { view.Close(); closed <- nil }()
+	_ = ends(t, "Close", closed)
+	waitFor(t, "Pebble waits", make(chan int), inWait)
+	full()
+	hook.hook(nil, nil)
+	must(t, f.Flush(nil))
 	must(t, errors.Join(r.Close(), f.Close(false)))
 }
 
@@ -227,13 +308,18 @@ func TestMachine_WaitsForRoom(t *testing.T) {
 	}{
 		{"memtables", func(o *pebble.Options) { o.MemTableStopWritesThreshold = 4 }, newTable},
 		{"level 0", func(o *pebble.Options) {
-			o.L0CompactionThreshold, o.L0StopWritesThreshold = 2, 4
+			o.L0CompactionThreshold, o.L0StopWritesThreshold, o.MemTableStopWritesThreshold = 2, 4, 1000
 		}, compacted},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			hook := &hookFS{FS: memFS(t)}
 			o := small(hook)
 			c.limit(o)
+			var began, ended atomic.Int64
+			o.EventListener = &pebble.EventListener{
+				WriteStallBegin: func(pebble.WriteStallBeginInfo) { began.Add(1) },
+				WriteStallEnd:   func() { ended.Add(1) },
+			}
 			n := lead(t, o)
 			release := hold(t, hook, nil, c.held)
 			client := newClient("a")
@@ -249,6 +335,9 @@ func TestMachine_WaitsForRoom(t *testing.T) {
 			}
 			release()
 			must(t, n.m.Room(t.Context()))
+			if began.Load() == 0 || began.Load() != ended.Load() {
+				t.Errorf("%d stalls began, %d ended", began.Load(), ended.Load())
+			}
 			must(t, n.end(true))
 		})
 	}
@@ -297,5 +386,10 @@ func TestMachine_RoomIsRefusedWhileCompactionsFindNone(t *testing.T) {
 	}
 	hook.hook(nil, nil)
 	waitFor(t, "room again", make(chan int), func() bool { return n.m.Room(t.Context()) == nil })
+	release := hold(t, hook, nil, compacted)
+	if written, err := fill(t, n, client); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("after %d writes, with a compaction that is only slow: %v", written, err)
+	}
+	release()
 	must(t, n.end(true))
 }

@@ -80,11 +80,11 @@ func (l *leader) checkpoint(c *checkpointRequest) error {
 	held := l.holds.begin(durable)
 	err = l.machine.Checkpoint(path)
 	l.holds.done(held, time.Now())
+	if errors.Is(err, apply.ErrStopped) {
+		return errLost // if nobody waits for it, the next leader removes what may be left
+	}
 	if err := snapshot.Reclaim(l.db.path("replicas"), c.Replica); err != nil {
 		l.db.log.Warn("party: a checkpoint that nobody waits for", "err", err)
-	}
-	if errors.Is(err, apply.ErrStopped) {
-		return errLost
 	}
 	if err != nil {
 		return fmt.Errorf("make a checkpoint: %w", err)

@@ -243,7 +243,8 @@ func (rs *replicas) hold(r *replica, view *apply.View) (*Snapshot, error) {
 		return s, nil
 	}
 	rs.mu.Unlock()
-	return nil, errors.Join(ErrClosed, s.end())
+	s.end()
+	return nil, ErrClosed
 }
 
 // forget is called by a Snapshot that ends.
@@ -269,9 +270,7 @@ func (rs *replicas) close() {
 		r.pins.close()
 	}
 	for _, s := range holders {
-		if err := s.Close(); err != nil {
-			rs.db.log.Warn("party: close a snapshot", "err", err)
-		}
+		_ = s.Close()
 	}
 	rs.turn <- struct{}{} // whoever opens a replica has done so, or has failed
 	rs.mu.Lock()

@@ -36,7 +36,6 @@ type Snapshot struct {
 	gate    *gate // passed by who reads
 	pins    pins  // of its iterators
 	closing sync.Once
-	err     error // of Close
 }
 
 // NewSnapshot returns the database as of a moment between call and return: it
@@ -145,20 +144,19 @@ func (s *Snapshot) openIter(ctx context.Context, o *IterOptions, at *snapshot.Po
 // Close ends the snapshot: reads that come later, and its iterators when they are
 // moved, fail with ErrClosed. It waits for reads under way, and not for iterators:
 // what they look at stays until they are moved or closed. Further calls do
-// nothing and return the same. DB.Close closes all snapshots of the handle.
+// nothing. DB.Close closes all snapshots of the handle. The error is nil.
 func (s *Snapshot) Close() error {
 	s.closing.Do(func() {
 		s.gate.close()
 		s.replicas.forget(s)
-		s.err = wrapError(s.end())
+		s.end()
 	})
-	return s.err
+	return nil
 }
 
 // end gives back what the snapshot holds.
-func (s *Snapshot) end() error {
+func (s *Snapshot) end() {
 	s.pins.close()
-	err := s.view.Close()
+	s.view.Close()
 	s.replicas.release(s.replica)
-	return err
 }

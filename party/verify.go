@@ -145,7 +145,7 @@ func verifyClosed(ctx context.Context, dir string, opts *Options, out *Verified)
 	}
 	defer func() { err = errors.Join(err, m.Close(false)) }()
 	view := m.View()
-	defer func() { err = errors.Join(err, view.Close()) }()
+	defer view.Close()
 	var found snapshot.Verified
 	defer func() { out.set(found) }()
 	cmp := opts.Pebble.Comparer

@@ -137,7 +137,7 @@ func (r *Replica) View(ctx context.Context, seen uint64) (*apply.View, error) {
 		case done <- got:
 		case <-left:
 			if got.view != nil {
-				_ = got.view.Close() // nobody wants it any more
+				got.view.Close() // nobody wants it any more
 			}
 		}
 		r.turn <- struct{}{}
