@@ -29,22 +29,11 @@ func (m *Machine) Checkpoint(dir string) error {
 	if err := fs.settling.waitUnless(fs.away.stop); err != nil {
 		return err
 	}
-	done := make(chan error, 1)
-	go func() {
-		done <- m.store.call(func() error {
-			fs.away.begin(dir, fs.PathDir(dir))
-			defer fs.away.end(dir)
-			return m.store.db.Checkpoint(dir)
-		})
-	}()
-	select {
-	case err := <-done:
-		return err
-	case <-fs.away.stop:
-		// It may be at one of its files, and ends there, or wait for the manifest, which
-		// on a full disk waits until Close.
-		return ErrStopped
-	}
+	return m.store.callUnless(fs.away.stop, func() error {
+		fs.away.begin(dir, fs.PathDir(dir))
+		defer fs.away.end(dir)
+		return m.store.db.Checkpoint(dir)
+	})
 }
 
 // away knows the folders that checkpoints are being written to. To the guardFS

@@ -66,9 +66,10 @@ func (m *Machine) Join(id eventlog.ID) error {
 // machine can be read but no longer follows.
 //
 // The error is ErrCorrupt when the log ends before limit, what the reader
-// returned, or what Full did when Pebble cannot flush for want of space.
+// returned, what Full did when Pebble cannot flush for want of space, or what else a
+// flush failed with that there is no room without.
 func (m *Machine) Follow(r *eventlog.Reader, limit uint64) error {
-	return m.follow(&m.memory, r, limit, m.Full, func() error { return m.store.makeRoom(m.store.room.limit, m.Full) })
+	return m.follow(&m.memory, r, limit, m.Full, func() error { return m.store.makeRoom(m.store.room.limit, m.store.unflushable) })
 }
 
 // follow asks stop, between batches, whether it has to end early. mem is the

@@ -38,11 +38,13 @@ type guardFS struct {
 	syncLog atomic.Pointer[func() error]
 	// full is the last failure of a flush or of the manifest for want of space,
 	// nil when none since the last success.
-	full  atomic.Pointer[error]
-	waits atomic.Bool   // the manifest waits for space: only once Pebble is open, Open itself fails
-	stop  chan struct{} // closed when the store closes: nothing waits for space any more
-	away  away          // checkpoints that are being made
-	left  atomic.Bool   // Pebble was abandoned while it may still work
+	full atomic.Pointer[error]
+	// failed is that of a flush for another reason.
+	failed atomic.Pointer[error]
+	waits  atomic.Bool   // the manifest waits for space: only once Pebble is open, Open itself fails
+	stop   chan struct{} // closed when the store closes: nothing waits for space any more
+	away   away          // checkpoints that are being made
+	left   atomic.Bool   // Pebble was abandoned while it may still work
 
 	fence struct {
 		sync.RWMutex // held for reading by every operation that writes, while it runs
@@ -88,15 +90,25 @@ func (g *guardFS) do(name string, op func() error) error {
 // flushCategory is what Pebble creates the tables of a flush with.
 const flushCategory = vfs.DiskWriteCategory("pebble-memtable-flush")
 
-// note remembers that a flush found no space. Pebble repeats a flush until it
-// succeeds, and that ends the memory; nothing of the kind is sure of other files,
-// of a compaction least: Pebble lets its keys alone for a while and looks again
-// after a flush, which never comes while commands are refused.
+// note remembers why a flush failed. Pebble repeats a flush until it succeeds, and
+// that ends the memory; nothing of the kind is sure of other files, of a compaction
+// least: Pebble lets its keys alone for a while and looks again after a flush, which
+// never comes while commands are refused.
 func (g *guardFS) note(c vfs.DiskWriteCategory, err error) error {
-	if c == flushCategory && vfs.IsNoSpaceError(err) {
+	switch {
+	case c != flushCategory || err == nil:
+	case vfs.IsNoSpaceError(err):
 		g.full.Store(&err)
+	default:
+		g.failed.Store(&err)
 	}
 	return err
+}
+
+// flushed forgets the failures of flushes: one has succeeded.
+func (g *guardFS) flushed() {
+	g.full.Store(nil)
+	g.failed.Store(nil)
 }
 
 // pause waits for spacePoll or until the store closes; false says it closes.
@@ -158,7 +170,7 @@ func (g *guardFS) Create(name string, c vfs.DiskWriteCategory) (vfs.File, error)
 		if err := (*sync)(); err != nil {
 			// Pebble tries again at once and for ever, as with a full disk.
 			g.pause()
-			return nil, fmt.Errorf("sync the log before table %s: %w", filepath.Base(name), err)
+			return nil, g.note(c, fmt.Errorf("sync the log before table %s: %w", filepath.Base(name), err))
 		}
 	}
 	if isMarker(name) {

@@ -209,7 +209,7 @@ func (r *Restorer) commit(b *pebble.Batch) error {
 	s := r.m.store
 	err := r.m.Full()
 	if err == nil {
-		err = s.makeRoom(s.room.limit, r.m.Full)
+		err = s.makeRoom(s.room.limit, s.unflushable)
 	}
 	if err != nil {
 		return errors.Join(err, b.Close())

@@ -42,7 +42,8 @@ type room struct {
 
 // take takes the limits from o, which has its defaults.
 func (r *room) take(o *pebble.Options) {
-	r.limit = pressure{uint64(o.MemTableStopWritesThreshold) * o.MemTableSize, o.L0StopWritesThreshold}
+	// Pebble looks when a memtable is full, we while it fills, when it counts already.
+	r.limit = pressure{uint64(o.MemTableStopWritesThreshold+1) * o.MemTableSize, o.L0StopWritesThreshold}
 	r.step = int(min(o.MemTableSize/2, math.MaxInt32))
 	o.MemTableStopWritesThreshold, o.L0StopWritesThreshold = 1<<20, math.MaxInt32
 }
@@ -61,33 +62,44 @@ func (r *room) compacted(err error) {
 // and compactions that cannot keep up; a group to be logged only, while the machine is
 // Behind, needs none. The goroutine that judges calls it before it appends the group.
 //
-// The error is that of ctx, what Full returns or a compaction that has to come first
-// failed with for want of space, or why Pebble broke.
+// The error is that of ctx, what Full returns, what a flush failed with that has to
+// come first, or a compaction for want of space, or why Pebble broke.
 func (m *Machine) Room(ctx context.Context) error {
-	stop := func() error {
+	if err := m.Full(); err != nil {
+		return err
+	}
+	if m.Behind() {
+		return ctx.Err()
+	}
+	s := m.store
+	return s.makeRoom(s.room.limit, func() error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		return m.Full()
-	}
-	if m.Behind() {
-		return stop()
-	}
-	if err := stop(); err != nil {
-		return err
-	}
-	return m.store.makeRoom(m.store.room.limit, stop)
+		return s.unflushable()
+	})
 }
 
-// roomToReplay is makeRoom for what is in the log already. It waits for nothing that
-// there is no room for on the disk: then all of that goes into memory, where the last
-// leader had it, and reads go on.
+// unflushable returns why the last flush failed.
+func (s *store) unflushable() error {
+	if err := s.fs.full.Load(); err != nil {
+		return *err
+	}
+	if err := s.fs.failed.Load(); err != nil {
+		return fmt.Errorf("flush the state: %w", *err)
+	}
+	return nil
+}
+
+// roomToReplay is makeRoom for what is in the log already. It does not wait for flushes
+// that fail: then all of that goes into memory, where the last leader had it, and reads
+// go on.
 func (m *Machine) roomToReplay(stop func() error) error {
 	err := m.store.makeRoom(pressure{m.store.room.limit.memtables, math.MaxInt}, func() error {
 		if err := stop(); err != nil {
 			return err
 		}
-		if m.Full() != nil {
+		if m.store.unflushable() != nil {
 			return errUnbounded
 		}
 		return nil
@@ -136,6 +148,9 @@ func (s *store) makeRoom(limit pressure, stop func() error) error {
 			r.answered(p)
 			if r.known.below(limit) {
 				return nil
+			}
+			if r.since > 0 { // it may be in there twice
+				continue
 			}
 			eased = s.eased
 			reason := "memtable count limit reached" // in Pebble's words

@@ -79,15 +79,16 @@ func far(t testing.TB, entries int) (*node, *hookFS) {
 }
 
 // The end of a term does not wait for room on the disk, whether that was missing before
-// or is found missing when there is much in memory already.
+// or is found missing when there is much in memory already; nor for a disk that fails.
 func TestMachine_ClosesBehindAFullDisk(t *testing.T) {
 	for _, c := range []struct {
 		name string
 		late bool
-	}{{"full before", false}, {"full later", true}} {
+		err  error
+	}{{"full before", false, syscall.ENOSPC}, {"full later", true, syscall.ENOSPC}, {"broken later", true, syscall.EIO}} {
 		t.Run(c.name, func(t *testing.T) {
 			n, hook := far(t, 64)
-			full := hold(t, hook, syscall.ENOSPC, newTable)
+			full := hold(t, hook, c.err, newTable)
 			m := n.m
 			if !c.late {
 				full()
@@ -101,7 +102,7 @@ func TestMachine_ClosesBehindAFullDisk(t *testing.T) {
 				standsStill(t, m.Applied)
 				full()
 			}
-			if err := ends(t, "Close", closed); !errors.Is(err, syscall.ENOSPC) {
+			if err := ends(t, "Close", closed); !errors.Is(err, c.err) {
 				t.Errorf("Close: %v", err)
 			}
 			n = lead(t, small(hook.FS))
@@ -112,18 +113,23 @@ func TestMachine_ClosesBehindAFullDisk(t *testing.T) {
 	}
 }
 
-// Reads need no room on the disk: what one leader had in memory goes into the next one's.
+// Reads need no room on the disk, and none that works: what one leader had in memory
+// goes into the next one's.
 func TestMachine_ReplaysOnAFullDisk(t *testing.T) {
-	n, hook := far(t, 640)
-	hold(t, hook, syscall.ENOSPC, newTable)()
-	replayed := make(chan error, 1)
-	go func() { n.m.Replay(t.Context()); replayed <- nil }()
-	_ = ends(t, "Replay", replayed)
-	must(t, n.m.CatchUp(t.Context()))
-	if v := n.get(t, "k"); v != "v" {
-		t.Errorf("k is %q", v)
+	for _, err := range []error{syscall.ENOSPC, syscall.EIO} {
+		t.Run(err.Error(), func(t *testing.T) {
+			n, hook := far(t, 640)
+			hold(t, hook, err, newTable)()
+			replayed := make(chan error, 1)
+			go func() { n.m.Replay(t.Context()); replayed <- nil }()
+			_ = ends(t, "Replay", replayed)
+			must(t, n.m.CatchUp(t.Context()))
+			if v := n.get(t, "k"); v != "v" {
+				t.Errorf("k is %q", v)
+			}
+			must(t, n.end(false))
+		})
 	}
-	must(t, n.end(false))
 }
 
 // A replay that is long waits for flushes, and ends with the term. It is gone on with
@@ -152,28 +158,33 @@ func TestMachine_FollowEndsOnAFullDisk(t *testing.T) {
 	n := lead(t, small(memFS(t)))
 	must(t, n.m.Flush(nil))
 	must(t, n.fs.MkdirAll(n.fs.PathDir(copyDir), 0o700))
-	must(t, n.m.Checkpoint(copyDir))
 	c := newClient("a")
-	for i := range 48 {
-		n.commit(t, c.set(fmt.Sprint(i), strings.Repeat("x", 1<<20)))
+	for _, err := range []error{syscall.ENOSPC, syscall.EIO} {
+		t.Run(err.Error(), func(t *testing.T) {
+			dir := copyDir + err.Error()
+			must(t, n.m.Checkpoint(dir))
+			for i := range 64 {
+				n.commit(t, c.set(fmt.Sprint(i), strings.Repeat("x", 1<<20)))
+			}
+			hook := &hookFS{FS: n.fs}
+			full := hold(t, hook, err, newTable)
+			o := small(hook)
+			o.MemTableStopWritesThreshold = 2
+			f, ferr := apply.OpenFollower(dir, o, quiet)
+			must(t, ferr)
+			r, rerr := eventlog.OpenReader(n.fs, logDir, f.Applied()+1)
+			must(t, rerr)
+			must(t, f.Join(n.log.ID()))
+			followed := make(chan error, 1)
+			go func() { followed <- f.Follow(r, n.log.Last()) }()
+			standsStill(t, f.Applied)
+			full()
+			if got := ends(t, "Follow", followed); !errors.Is(got, err) {
+				t.Errorf("Follow: %v", got)
+			}
+			must(t, errors.Join(r.Close(), f.Close(false)))
+		})
 	}
-	hook := &hookFS{FS: n.fs}
-	full := hold(t, hook, syscall.ENOSPC, newTable)
-	o := small(hook)
-	o.MemTableStopWritesThreshold = 2
-	f, err := apply.OpenFollower(copyDir, o, quiet)
-	must(t, err)
-	r, err := eventlog.OpenReader(n.fs, logDir, f.Applied()+1)
-	must(t, err)
-	must(t, f.Join(n.log.ID()))
-	followed := make(chan error, 1)
-	go func() { followed <- f.Follow(r, n.log.Last()) }()
-	standsStill(t, f.Applied)
-	full()
-	if err := ends(t, "Follow", followed); !errors.Is(err, syscall.ENOSPC) {
-		t.Errorf("Follow: %v", err)
-	}
-	must(t, errors.Join(r.Close(), f.Close(false)))
 }
 
 // inWait tells whether somebody waits until no manifest is being written.
@@ -228,6 +239,23 @@ func TestMachine_StopEndsACheckpointBehindTheManifest(t *testing.T) {
 	}
 }
 
+// A checkpoint that Stop has left is over before Pebble is closed.
+func TestMachine_CloseWaitsForCheckpoints(t *testing.T) {
+	for range 30 {
+		n := lead(t, small(memFS(t)))
+		n.commit(t, newClient("a").set("k", "v"))
+		must(t, n.m.Flush(nil))
+		must(t, n.fs.MkdirAll(n.fs.PathDir(copyDir), 0o700))
+		made := make(chan error, 1)
+		go func() { made <- n.m.Checkpoint(copyDir) }()
+		n.m.Stop(errors.New("stopped"))
+		if err := ends(t, "Checkpoint", made); err != nil && !errors.Is(err, apply.ErrStopped) {
+			t.Fatalf("Checkpoint: %v", err)
+		}
+		must(t, n.end(false))
+	}
+}
+
 // Nor does who closes what a replica has shown wait for that replica's manifest.
 func TestView_CloseWaitsForNoManifest(t *testing.T) {
 	n := lead(t, small(memFS(t)))
@@ -256,30 +284,34 @@ func TestView_CloseWaitsForNoManifest(t *testing.T) {
 }
 
 func TestRestorer_EndsOnAFullDisk(t *testing.T) {
-	hook := &hookFS{FS: memFS(t)}
-	o := small(hook)
-	o.MemTableStopWritesThreshold = 2
-	r, err := apply.NewRestorer(dbDir, o, quiet, eventlog.ID{2}, apply.Lineage{Database: eventlog.ID{1}, Seq: 50}, time.Unix(7, 0))
-	must(t, err)
-	full := hold(t, hook, syscall.ENOSPC, newTable)
-	var set atomic.Uint64
-	ended := make(chan error, 1)
-	go func() {
-		value := make([]byte, 4<<20)
-		for {
-			if err := r.Set(fmt.Appendf(nil, "%09d", set.Load()), value); err != nil {
-				ended <- err
-				return
+	for _, err := range []error{syscall.ENOSPC, syscall.EIO} {
+		t.Run(err.Error(), func(t *testing.T) {
+			hook := &hookFS{FS: memFS(t)}
+			o := small(hook)
+			o.MemTableStopWritesThreshold = 2
+			r, rerr := apply.NewRestorer(dbDir, o, quiet, eventlog.ID{2}, apply.Lineage{Database: eventlog.ID{1}, Seq: 50}, time.Unix(7, 0))
+			must(t, rerr)
+			full := hold(t, hook, err, newTable)
+			var set atomic.Uint64
+			ended := make(chan error, 1)
+			go func() {
+				value := make([]byte, 4<<20)
+				for {
+					if err := r.Set(fmt.Appendf(nil, "%09d", set.Load()), value); err != nil {
+						ended <- err
+						return
+					}
+					set.Add(1)
+				}
+			}()
+			standsStill(t, set.Load)
+			full()
+			if got := ends(t, "Set", ended); !errors.Is(got, err) {
+				t.Errorf("Set: %v", got)
 			}
-			set.Add(1)
-		}
-	}()
-	standsStill(t, set.Load)
-	full()
-	if err := ends(t, "Set", ended); !errors.Is(err, syscall.ENOSPC) {
-		t.Errorf("Set: %v", err)
+			must(t, r.Close())
+		})
 	}
-	must(t, r.Close())
 }
 
 // fill writes until Room returns an error, of a context that ends after a second if of
@@ -305,11 +337,12 @@ func TestMachine_WaitsForRoom(t *testing.T) {
 		name  string
 		limit func(*pebble.Options)
 		held  func(op) bool
+		least int // of writes for which there is room
 	}{
-		{"memtables", func(o *pebble.Options) { o.MemTableStopWritesThreshold = 4 }, newTable},
+		{"memtables", func(o *pebble.Options) { o.MemTableStopWritesThreshold = 4 }, newTable, 4 * 3},
 		{"level 0", func(o *pebble.Options) {
 			o.L0CompactionThreshold, o.L0StopWritesThreshold, o.MemTableStopWritesThreshold = 2, 4, 1000
-		}, compacted},
+		}, compacted, 4},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			hook := &hookFS{FS: memFS(t)}
@@ -323,7 +356,7 @@ func TestMachine_WaitsForRoom(t *testing.T) {
 			n := lead(t, o)
 			release := hold(t, hook, nil, c.held)
 			client := newClient("a")
-			if written, err := fill(t, n, client); written < 4 || !errors.Is(err, context.DeadlineExceeded) {
+			if written, err := fill(t, n, client); written < c.least || !errors.Is(err, context.DeadlineExceeded) {
 				t.Errorf("after %d writes: %v", written, err)
 			}
 			for range 8 { // it is not Pebble who waits

@@ -134,7 +134,7 @@ func (s *store) listen(o *pebble.Options) {
 			if i.Err != nil {
 				return
 			}
-			s.fs.full.Store(nil)
+			s.fs.flushed()
 			signal(s.flushed)
 			signal(s.eased)
 		},
@@ -274,7 +274,11 @@ func (s *store) leave() error {
 
 // call runs an operation of Pebble's that takes its mutex, unless Pebble breaks:
 // then the mutex may be held for good, and the operation is left behind.
-func (s *store) call(op func() error) error {
+func (s *store) call(op func() error) error { return s.callUnless(nil, op) }
+
+// callUnless is call, but leaves the operation behind with ErrStopped too when stop is
+// closed: it may wait for a manifest, which on a full disk waits until close.
+func (s *store) callUnless(stop <-chan struct{}, op func() error) error {
 	done := make(chan error, 1)
 	s.calls.Go(func() {
 		defer s.forgive()
@@ -283,6 +287,8 @@ func (s *store) call(op func() error) error {
 	select {
 	case err := <-done:
 		return err
+	case <-stop:
+		return ErrStopped
 	case <-s.fatal:
 		return fmt.Errorf("pebble failed: %w", s.fatalErr)
 	}

@@ -245,7 +245,7 @@ func (s *sequencer) append(ctx context.Context, first uint64) (appended bool, re
 		case <-s.machine.Failed():
 			return false, nil, errors.Join(err, derr)
 		default:
-			return false, err, derr // the disk is full
+			return false, err, derr // the disk is full, or fails Pebble
 		}
 	}
 	seq, err := s.log.Append(entries, s.group.Sync())
