@@ -19,6 +19,7 @@ type compactions struct {
 	stop    chan struct{}
 	stopped chan struct{} // closed when the granting goroutine has ended
 	poke    chan struct{} // capacity 1: there may be something to grant
+	opened  chan struct{} // closed when Pebble is open: its syncs are not put off any more, see settling
 
 	mu      sync.Mutex
 	held    bool
@@ -27,7 +28,7 @@ type compactions struct {
 
 func newCompactions() *compactions {
 	return &compactions{
-		held: true,
+		held: true, opened: make(chan struct{}),
 		stop: make(chan struct{}), stopped: make(chan struct{}), poke: make(chan struct{}, 1),
 	}
 }
@@ -104,13 +105,15 @@ func (c *compactions) giveBack() {
 // compaction and does not ask again.
 func (c *compactions) grant() {
 	defer close(c.stopped)
-	hold := time.NewTimer(compactionsHeld)
-	defer hold.Stop()
+	opened := c.opened
+	var hold <-chan time.Time
 	for {
 		select {
 		case <-c.stop:
 			return
-		case <-hold.C:
+		case <-opened:
+			opened, hold = nil, time.After(compactionsHeld)
+		case <-hold:
 			c.take(func() bool { c.held = false; return false })
 		case <-c.poke:
 		}

@@ -343,12 +343,18 @@ func (f *guardFile) WriteAt(p []byte, off int64) (n int, err error) {
 // A sync that failed is not tried again, whatever the reason: the kernel tells of
 // lost pages once, and the next sync would succeed without them.
 
-func (f *guardFile) Sync() error {
-	return f.fs.settling.do(func() error { return f.fs.note(f.category, f.fs.do(f.name, f.File.Sync)) })
-}
+func (f *guardFile) Sync() error     { return f.sync(f.File.Sync) }
+func (f *guardFile) SyncData() error { return f.sync(f.File.SyncData) }
 
-func (f *guardFile) SyncData() error {
-	return f.fs.settling.do(func() error { return f.fs.note(f.category, f.fs.do(f.name, f.File.SyncData)) })
+func (f *guardFile) sync(op func() error) error {
+	sync := func() error { return f.fs.note(f.category, f.fs.do(f.name, op)) }
+	if isTable(f.name) {
+		// Never put off: the manifest that names it is in the kernel's cache at once. After
+		// a kill the next leader would find it there, and name the table in a manifest
+		// of its own that it syncs; a power cut then leaves that without the table.
+		return sync()
+	}
+	return f.fs.settling.do(sync)
 }
 
 func (f *guardFile) SyncTo(length int64) (full bool, err error) {

@@ -83,6 +83,9 @@ func openStore(dir string, user *pebble.Options, lock *pebble.Lock, log *slog.Lo
 	}
 	s.fs.waits.Store(true)
 	s.fs.settling.opened()
+	if held != nil {
+		close(held.opened)
+	}
 	go func() {
 		if err := s.fs.settling.settle(); err != nil {
 			s.fail(fmt.Errorf("bring the new manifest into force: %w", err))
