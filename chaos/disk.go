@@ -250,11 +250,11 @@ func (f *diskFile) write(b []byte, at int64, write func([]byte) (int, error)) (i
 }
 
 func (f *diskFile) Close() error {
-	err := f.File.Close()
+	var err error
 	if f.inode != nil && !f.closed.Swap(true) {
-		err = errors.Join(err, f.inode.close())
+		err = f.inode.close() // first: once the file is closed, a new one may have its number
 	}
-	return err
+	return errors.Join(err, f.File.Close())
 }
 
 func (f *diskFile) Sync() error     { return f.sync(f.File.Sync) }

@@ -124,14 +124,12 @@ func (n *inode) close() error {
 	return n.data.Close()
 }
 
-// pin gives a file its other name, once.
+// pin gives a file its other name, once. It leaves alone what the platter holds of
+// it: the file may be known since a moment ago, and be synced by now.
 func (p *platter) pin(path string, number uint64) error {
 	err := os.Link(path, p.path("pin", number))
 	if errors.Is(err, fs.ErrExist) {
 		return nil
-	}
-	if err == nil {
-		err = os.WriteFile(p.path("data", number), nil, 0o600)
 	}
 	return err
 }

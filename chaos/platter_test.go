@@ -168,6 +168,22 @@ func TestPlatter_OutlivesProcesses(t *testing.T) {
 	}
 }
 
+// Who syncs the folder may be the one to give a new file its other name, and be slow
+// to go on: who creates the file may have synced it by then.
+func TestPlatter_SyncsOfFolderAndFileMeet(t *testing.T) {
+	seen := after(t, "f", func(r *rig) {
+		f := r.create("f")
+		r.must(os.RemoveAll(filepath.Join(r.dir, "pin"))) // as it was a moment ago
+		r.must(os.Mkdir(filepath.Join(r.dir, "pin"), 0o700))
+		r.write(f, 0, "text")
+		r.must(f.Sync())
+		r.syncNames("")
+	})
+	if seen["text"] != 20 {
+		t.Errorf("after a power cut: %v", seen)
+	}
+}
+
 // After a sync that failed no other brings the bytes to the disk, in whatever
 // process, unless they are written again.
 func TestPlatter_FailedSyncLosesPages(t *testing.T) {

@@ -107,7 +107,7 @@ func (c *powerCut) names(durable, live names) names {
 func (c *powerCut) content(number uint64, log bool) (_ []byte, same bool, err error) {
 	read := func(kind string) []byte {
 		b, rerr := os.ReadFile(c.platter.path(kind, number))
-		if !errors.Is(rerr, fs.ErrNotExist) { // it was killed as it created it: nothing is synced
+		if !errors.Is(rerr, fs.ErrNotExist) { // nothing was ever synced
 			err = errors.Join(err, rerr)
 		}
 		return b
