@@ -103,7 +103,9 @@ type awayFile struct {
 func (a *away) wrap(open func() (vfs.File, error)) (file vfs.File, err error) {
 	err = a.do(func() error {
 		f, err := open()
-		file = &awayFile{unsyncedFile{f}, a}
+		if err == nil {
+			file = &awayFile{unsyncedFile{f}, a}
+		}
 		return err
 	})
 	return file, err

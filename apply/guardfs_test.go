@@ -326,6 +326,14 @@ func plainFS() (*vfs.MemFS, error) {
 
 var errHard = errors.New("injected hard error")
 
+// breakManifest has the manifest fail for good.
+func breakManifest(o op) error {
+	if (o.kind == "write" || o.kind == "sync") && isManifest(o) {
+		return errHard
+	}
+	return nil
+}
+
 // roleBreak has the manifest fail for good under a leader.
 func roleBreak(clean bool) error {
 	fs, err := plainFS()
@@ -350,12 +358,7 @@ func roleBreak(clean bool) error {
 	if err := n.finish(); err != nil {
 		return err
 	}
-	hook.hook(func(o op) error {
-		if (o.kind == "write" || o.kind == "sync") && isManifest(o) {
-			return errHard
-		}
-		return nil
-	}, nil)
+	hook.hook(breakManifest, nil)
 	// It may break before it has told that the flush began.
 	if err := flushSoon(n.m); err != nil && !errors.Is(err, errHard) {
 		return err
@@ -417,12 +420,7 @@ func roleBehind() error {
 	if err := n.m.Flush(nil); err != nil { // the manifest that was made while Pebble opened is in force
 		return err
 	}
-	hook.hook(func(o op) error {
-		if (o.kind == "write" || o.kind == "sync") && isManifest(o) {
-			return errHard
-		}
-		return nil
-	}, nil)
+	hook.hook(breakManifest, nil)
 	n.m.Replay(&countdown{context.Background(), 0}) // a batch that is flushed at once
 	<-n.m.Failed()
 	if !n.m.Behind() {

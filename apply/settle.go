@@ -12,6 +12,7 @@ import (
 // names, which the log continues as well as it does the new one. So while Pebble
 // opens they are only noted, and done in the same order when something has to
 // come behind them, or when those who waited for the failover have been served.
+// Syncs of tables are not among them, see guardFile.sync.
 type settling struct {
 	mu      sync.Mutex
 	noting  bool // until Pebble is open

@@ -236,19 +236,25 @@ func TestDB_DiskFull(t *testing.T) {
 				t.Errorf("a full disk ended the term: %+v", s)
 			}
 			fs.set(nil)
-			until(t, "writes resume", func() bool {
-				err := follower.Set(within(t), []byte("after"), []byte("1"), nil)
-				if err != nil {
-					want(t, err, party.ErrDiskFull)
-				}
-				return err == nil
-			})
+			resumes(t, follower)
 			set(t, leader, "after 2", "1")
 			if got := len(scan(t, follower, &party.IterOptions{LowerBound: []byte("v"), UpperBound: []byte("w"), KeysOnly: true})); got != acked {
 				t.Errorf("%d of %d acknowledged writes, or some that were refused, are there", got, acked)
 			}
 		})
 	}
+}
+
+// resumes waits until writes are not refused any more by a disk that was full.
+func resumes(t testing.TB, db *party.DB) {
+	t.Helper()
+	until(t, "writes resume", func() bool {
+		err := db.Set(within(t), []byte("after"), []byte("1"), nil)
+		if err != nil {
+			want(t, err, party.ErrDiskFull)
+		}
+		return err == nil
+	})
 }
 
 // TestDB_DiskFullOnceMemoryIs: that the disk is full is found only when Pebble's memory
@@ -299,13 +305,7 @@ func TestDB_DiskFullOnceMemoryIs(t *testing.T) {
 			} else {
 				fs.set(nil)
 			}
-			until(t, "writes resume", func() bool {
-				err := follower.Set(within(t), []byte("after"), []byte("1"), nil)
-				if err != nil {
-					want(t, err, party.ErrDiskFull)
-				}
-				return err == nil
-			})
+			resumes(t, follower)
 			if ends {
 				leads(t, follower)
 			}
