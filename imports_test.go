@@ -18,11 +18,12 @@ const module = "github.com/pebbleparty/pebbleparty"
 var may = map[string][]string{
 	"":                     {},
 	"internal/mutant":      {},
-	"eventlog":             {"internal/mutant"},
+	"internal/nospace":     {},
+	"eventlog":             {"internal/mutant", "internal/nospace"},
 	"embednats":            {},
-	"apply":                {"eventlog", "internal/mutant"},
+	"apply":                {"eventlog", "internal/mutant", "internal/nospace"},
 	"snapshot":             {"apply", "eventlog", "internal/mutant"},
-	"party":                {"embednats", "snapshot", "apply", "eventlog", "internal/mutant"},
+	"party":                {"embednats", "snapshot", "apply", "eventlog", "internal/mutant", "internal/nospace"},
 	"chaos":                {"party"},
 	"cmd/demo":             {"party", "chaos"},
 	"examples/searchindex": {"party"},
@@ -37,7 +38,7 @@ var homes = map[string][]string{
 	"github.com/anishathalye/":        {"chaos"},
 	"github.com/chromedp/":            {"chaos"}, // its tests look at the report in a browser
 	// eventlog has it for vfs, on which its tests and Pebble's stand.
-	"github.com/cockroachdb/pebble/": {"eventlog", "apply", "snapshot", "party", "chaos", "cmd/demo", "examples/searchindex"},
+	"github.com/cockroachdb/pebble/": {"internal/nospace", "eventlog", "apply", "snapshot", "party", "chaos", "cmd/demo", "examples/searchindex"},
 }
 
 // never says what a package must not even reach through others, in addition.

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/pebbleparty/pebbleparty/internal/nospace"
 )
 
 // ErrFenced is what Pebble gets from its files once the store was abandoned.
@@ -80,7 +82,7 @@ func (g *guardFS) fenced(op func() error) error {
 // do is fenced, and has an operation that finds no space wait a little.
 func (g *guardFS) do(name string, op func() error) error {
 	err := g.fenced(op)
-	if vfs.IsNoSpaceError(err) {
+	if nospace.Is(err) {
 		err = fmt.Errorf("disk full: %s: %w", name, err)
 		g.pause()
 	}
@@ -97,7 +99,7 @@ const flushCategory = vfs.DiskWriteCategory("pebble-memtable-flush")
 func (g *guardFS) note(c vfs.DiskWriteCategory, err error) error {
 	switch {
 	case c != flushCategory || err == nil:
-	case vfs.IsNoSpaceError(err):
+	case nospace.Is(err):
 		g.full.Store(&err)
 	default:
 		g.failed.Store(&err)
@@ -147,7 +149,7 @@ func (g *guardFS) retry(name string, op func() error) error {
 		if err == nil && waited {
 			g.full.Store(nil)
 		}
-		if !vfs.IsNoSpaceError(err) || !isManifest(name) || !g.waits.Load() {
+		if !nospace.Is(err) || !isManifest(name) || !g.waits.Load() {
 			return err
 		}
 		g.full.Store(&err)

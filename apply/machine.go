@@ -12,9 +12,9 @@ import (
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
-	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/pebbleparty/pebbleparty/eventlog"
+	"github.com/pebbleparty/pebbleparty/internal/nospace"
 )
 
 const stateVersion = 1
@@ -366,7 +366,7 @@ func (m *Machine) Flush(stop <-chan struct{}) error {
 		case <-enough:
 			return fmt.Errorf("flush the state: %w", full)
 		case err = <-m.store.failing:
-			if !vfs.IsNoSpaceError(err) {
+			if !nospace.Is(err) {
 				return fmt.Errorf("flush the state: %w", err)
 			}
 		case <-look.C: // the manifest waits for room without failing

@@ -9,7 +9,8 @@ import (
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
-	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/pebbleparty/pebbleparty/internal/nospace"
 )
 
 // pressure is what Pebble has not put in its place.
@@ -53,7 +54,7 @@ func (r *room) compacted(err error) {
 	switch {
 	case err == nil:
 		r.compaction.Store(nil)
-	case vfs.IsNoSpaceError(err):
+	case nospace.Is(err):
 		r.compaction.Store(&err)
 	}
 }

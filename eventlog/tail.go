@@ -4,7 +4,7 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/pebbleparty/pebbleparty/internal/nospace"
 )
 
 // This file is the end of the log, where frames are written and synced. Except for the syncs, mu is held.
@@ -60,7 +60,7 @@ func (l *Log) rotate(n int64) error {
 	l.mustRotate = true
 	size := l.fillTo(headerSize + n)
 	f, err := createSegment(l.o.FS, l.dir, &h, size)
-	if errors.Is(err, errSync) && !vfs.IsNoSpaceError(err) {
+	if errors.Is(err, errSync) && !nospace.Is(err) {
 		return l.fail(err) // as every sync that fails; nothing was appended
 	}
 	if err != nil {

@@ -5,10 +5,10 @@ import (
 	"fmt"
 
 	"github.com/cockroachdb/pebble/v2"
-	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/pebbleparty/pebbleparty/apply"
 	"github.com/pebbleparty/pebbleparty/eventlog"
+	"github.com/pebbleparty/pebbleparty/internal/nospace"
 	"github.com/pebbleparty/pebbleparty/snapshot"
 )
 
@@ -60,8 +60,9 @@ var (
 	// SingleDelete, DeleteRange and Merge, or is malformed. It was not applied.
 	ErrUnsupported = errors.New("party: unsupported operation")
 
-	// ErrDiskFull: there is no room for the write. It was not applied. Reads go
-	// on, and writes resume when there is room.
+	// ErrDiskFull: there is no room for the write, on the disk or in the quota of the
+	// leader's user. It was not applied. Reads go on, and writes resume when there is
+	// room.
 	ErrDiskFull = errors.New("party: disk full")
 
 	// ErrIncompatible: another comparer or merger than the database was made
@@ -153,7 +154,7 @@ func wrapError(err error) error {
 		sentinel = ErrNotEmpty
 	case errors.Is(err, snapshot.ErrGap):
 		sentinel = ErrBackupGap
-	case vfs.IsNoSpaceError(err):
+	case nospace.Is(err):
 		sentinel = ErrDiskFull
 	default:
 		return err

@@ -185,12 +185,15 @@ func TestDB_NoSyncSurvivesKill(t *testing.T) {
 }
 
 // TestDB_DiskFull: the leader's disk is full for the log, for Pebble's tables, or
-// for all.
+// for all; or its user has no room left on it.
 func TestDB_DiskFull(t *testing.T) {
-	for name, full := range map[string]func(path string) bool{
-		"log":        isLog,
-		"tables":     isTable,
-		"everything": func(string) bool { return true },
+	all := func(string) bool { return true }
+	for name, full := range map[string]struct {
+		of  func(path string) bool
+		err error
+	}{
+		"log": {isLog, syscall.ENOSPC}, "tables": {isTable, syscall.ENOSPC}, "everything": {all, syscall.ENOSPC},
+		"quota": {all, syscall.EDQUOT},
 	} {
 		t.Run(name, func(t *testing.T) {
 			fs := newFaultFS()
@@ -207,8 +210,8 @@ func TestDB_DiskFull(t *testing.T) {
 			follower := open(t, dir, on(nil))
 			set(t, follower, "before", "1")
 			fs.set(func(op, path string) error {
-				if (op == "write" || op == "create") && full(path) {
-					return syscall.ENOSPC
+				if (op == "write" || op == "create") && full.of(path) {
+					return full.err
 				}
 				return nil
 			})
