@@ -44,6 +44,7 @@ type guardFS struct {
 	// failed is that of a flush for another reason.
 	failed atomic.Pointer[error]
 	waits  atomic.Bool   // the manifest waits for space: only once Pebble is open, Open itself fails
+	poll   time.Duration // spacePoll, but in a test
 	stop   chan struct{} // closed when the store closes: nothing waits for space any more
 	away   away          // checkpoints that are being made
 	left   atomic.Bool   // Pebble was abandoned while it may still work
@@ -59,7 +60,7 @@ type guardFS struct {
 const spacePoll = 50 * time.Millisecond
 
 func newGuardFS(fs vfs.FS) *guardFS {
-	return &guardFS{FS: fs, settling: newSettling(), stop: make(chan struct{}), away: away{stop: make(chan struct{})}}
+	return &guardFS{FS: fs, settling: newSettling(), poll: spacePoll, stop: make(chan struct{}), away: away{stop: make(chan struct{})}}
 }
 
 // lower puts the fence down and returns once no operation is under way behind it.
@@ -79,11 +80,19 @@ func (g *guardFS) fenced(op func() error) error {
 	return op()
 }
 
-// do is fenced, and has an operation that finds no space wait a little.
-func (g *guardFS) do(name string, op func() error) error {
+// do is fenced, notes what an operation failed with, and has one that finds no space
+// wait a little. c is the category that the file was created with, if it is known.
+func (g *guardFS) do(name string, c vfs.DiskWriteCategory, op func() error) error {
 	err := g.fenced(op)
-	if nospace.Is(err) {
+	if err == nil {
+		return nil
+	}
+	full := nospace.Is(err)
+	if full {
 		err = fmt.Errorf("disk full: %s: %w", name, err)
+	}
+	g.note(name, c, err) // before the pause: else it may be news when there is room again
+	if full {
 		g.pause()
 	}
 	return err
@@ -92,20 +101,21 @@ func (g *guardFS) do(name string, op func() error) error {
 // flushCategory is what Pebble creates the tables of a flush with.
 const flushCategory = vfs.DiskWriteCategory("pebble-memtable-flush")
 
-// note remembers why a flush failed. Pebble repeats a flush until it succeeds, and
-// that ends the memory; nothing of the kind is sure of other files, of a compaction
-// least: Pebble lets its keys alone for a while and looks again after a flush, which
-// never comes while commands are refused.
-func (g *guardFS) note(c vfs.DiskWriteCategory, err error) error {
+// note remembers why a flush or the manifest failed. They are repeated until they
+// succeed, and that ends the memory; nothing of the kind is sure of other files, of a
+// compaction least: Pebble lets its keys alone for a while and looks again after a
+// flush, which never comes while commands are refused.
+func (g *guardFS) note(name string, c vfs.DiskWriteCategory, err error) {
 	switch {
-	case c != flushCategory || err == nil:
-	case nospace.Is(err):
+	case nospace.Is(err) && (c == flushCategory || g.repeats(name)):
 		g.full.Store(&err)
-	default:
+	case c == flushCategory:
 		g.failed.Store(&err)
 	}
-	return err
 }
+
+// repeats tells whether what finds no space for a file is repeated until it does.
+func (g *guardFS) repeats(name string) bool { return isManifest(name) && g.waits.Load() }
 
 // flushed forgets the failures of flushes: one has succeeded.
 func (g *guardFS) flushed() {
@@ -113,15 +123,13 @@ func (g *guardFS) flushed() {
 	g.failed.Store(nil)
 }
 
-// pause waits for spacePoll or until the store closes; false says it closes.
-func (g *guardFS) pause() bool {
-	t := time.NewTimer(spacePoll)
+// pause waits for spacePoll or until the store closes.
+func (g *guardFS) pause() {
+	t := time.NewTimer(g.poll)
 	defer t.Stop()
 	select {
 	case <-t.C:
-		return true
 	case <-g.stop:
-		return false
 	}
 }
 
@@ -143,16 +151,15 @@ func isMarker(name string) bool { return strings.HasPrefix(filepath.Base(name), 
 
 // retry runs op again while the disk is full, for files that Pebble must be
 // able to write, until the store closes.
-func (g *guardFS) retry(name string, op func() error) error {
+func (g *guardFS) retry(name string, c vfs.DiskWriteCategory, op func() error) error {
 	for waited := false; ; waited = true {
-		err := g.do(name, op)
+		err := g.do(name, c, op)
 		if err == nil && waited {
 			g.full.Store(nil)
 		}
-		if !nospace.Is(err) || !isManifest(name) || !g.waits.Load() {
+		if !nospace.Is(err) || !g.repeats(name) {
 			return err
 		}
-		g.full.Store(&err)
 		select {
 		case <-g.stop:
 			return err
@@ -171,8 +178,10 @@ func (g *guardFS) Create(name string, c vfs.DiskWriteCategory) (vfs.File, error)
 	if sync := g.syncLog.Load(); sync != nil && isTable(name) {
 		if err := (*sync)(); err != nil {
 			// Pebble tries again at once and for ever, as with a full disk.
+			err = fmt.Errorf("sync the log before table %s: %w", filepath.Base(name), err)
+			g.note(name, c, err)
 			g.pause()
-			return nil, g.note(c, fmt.Errorf("sync the log before table %s: %w", filepath.Base(name), err))
+			return nil, err
 		}
 	}
 	if isMarker(name) {
@@ -207,7 +216,7 @@ func (g *guardFS) park() { select {} }
 
 // syncFolder makes the names in a folder durable.
 func (g *guardFS) syncFolder(name string) error {
-	return g.do(name, func() error {
+	return g.do(name, "", func() error {
 		d, err := g.FS.OpenDir(name)
 		if err != nil {
 			return err
@@ -217,11 +226,11 @@ func (g *guardFS) syncFolder(name string) error {
 }
 
 func (g *guardFS) create(name string, c vfs.DiskWriteCategory) (f vfs.File, err error) {
-	err = g.retry(name, func() (err error) {
+	err = g.retry(name, c, func() (err error) {
 		f, err = g.FS.Create(name, c)
 		return err
 	})
-	return f, g.note(c, err)
+	return f, err
 }
 
 // emptyFile is a file of Pebble's own log. With the log off, all that Pebble writes
@@ -245,7 +254,7 @@ func (markerFile) Close() error { return nil }
 
 func (g *guardFS) OpenReadWrite(name string, c vfs.DiskWriteCategory, opts ...vfs.OpenOption) (vfs.File, error) {
 	var f vfs.File
-	err := g.do(name, func() (err error) {
+	err := g.do(name, c, func() (err error) {
 		f, err = g.FS.OpenReadWrite(name, c, opts...)
 		return err
 	})
@@ -257,7 +266,7 @@ func (g *guardFS) OpenReadWrite(name string, c vfs.DiskWriteCategory, opts ...vf
 
 func (g *guardFS) ReuseForWrite(oldname, newname string, c vfs.DiskWriteCategory) (vfs.File, error) {
 	var f vfs.File
-	err := g.do(newname, func() (err error) {
+	err := g.do(newname, c, func() (err error) {
 		f, err = g.FS.ReuseForWrite(oldname, newname, c)
 		return err
 	})
@@ -290,7 +299,7 @@ func (g *guardFS) Link(oldname, newname string) error {
 		return g.away.do(func() error { return g.FS.Link(oldname, newname) })
 	}
 	return g.settling.do(func() error {
-		return g.retry(newname, func() error { return g.FS.Link(oldname, newname) })
+		return g.retry(newname, "", func() error { return g.FS.Link(oldname, newname) })
 	})
 }
 
@@ -299,19 +308,19 @@ func (g *guardFS) Rename(oldname, newname string) error {
 		return g.FS.Rename(oldname, newname)
 	}
 	return g.settling.do(func() error {
-		return g.retry(newname, func() error { return g.FS.Rename(oldname, newname) })
+		return g.retry(newname, "", func() error { return g.FS.Rename(oldname, newname) })
 	})
 }
 
 func (g *guardFS) Remove(name string) error {
 	return g.settling.remove(func() error {
-		return g.do(name, func() error { return g.FS.Remove(name) })
+		return g.do(name, "", func() error { return g.FS.Remove(name) })
 	})
 }
 
 func (g *guardFS) RemoveAll(name string) error {
 	return g.settling.do(func() error {
-		return g.do(name, func() error { return g.FS.RemoveAll(name) })
+		return g.do(name, "", func() error { return g.FS.RemoveAll(name) })
 	})
 }
 
@@ -326,16 +335,16 @@ type guardFile struct {
 }
 
 func (f *guardFile) Write(p []byte) (n int, err error) {
-	err = f.fs.retry(f.name, func() error {
+	err = f.fs.retry(f.name, f.category, func() error {
 		m, err := f.File.Write(p[n:])
 		n += m
 		return err
 	})
-	return n, f.fs.note(f.category, err)
+	return n, err
 }
 
 func (f *guardFile) WriteAt(p []byte, off int64) (n int, err error) {
-	err = f.fs.do(f.name, func() (err error) {
+	err = f.fs.do(f.name, f.category, func() (err error) {
 		n, err = f.File.WriteAt(p, off)
 		return err
 	})
@@ -349,7 +358,7 @@ func (f *guardFile) Sync() error     { return f.sync(f.File.Sync) }
 func (f *guardFile) SyncData() error { return f.sync(f.File.SyncData) }
 
 func (f *guardFile) sync(op func() error) error {
-	sync := func() error { return f.fs.note(f.category, f.fs.do(f.name, op)) }
+	sync := func() error { return f.fs.do(f.name, f.category, op) }
 	if isTable(f.name) {
 		// Never put off: the manifest that names it is in the kernel's cache at once. After
 		// a kill the next leader would find it there, and name the table in a manifest
@@ -360,11 +369,11 @@ func (f *guardFile) sync(op func() error) error {
 }
 
 func (f *guardFile) SyncTo(length int64) (full bool, err error) {
-	err = f.fs.do(f.name, func() (err error) {
+	err = f.fs.do(f.name, f.category, func() (err error) {
 		full, err = f.File.SyncTo(length)
 		return err
 	})
-	return full, f.fs.note(f.category, err)
+	return full, err
 }
 
 func (f *guardFile) Close() error { return f.fs.settling.close(f.File.Close) }

@@ -1,8 +1,11 @@
 package apply
 
 import (
+	"errors"
 	"io"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
@@ -35,5 +38,36 @@ func TestGuardFS_SyncsTablesWhilePebbleOpens(t *testing.T) {
 	}
 	if b, err := io.ReadAll(after); err != nil || string(b) != "table" {
 		t.Errorf("the power cut left %q, %v", b, err)
+	}
+}
+
+// fullFS has no room for another file.
+type fullFS struct{ vfs.FS }
+
+func (fullFS) Create(string, vfs.DiskWriteCategory) (vfs.File, error) { return nil, syscall.ENOSPC }
+
+// That the disk is full is known at once, not when what found it so is about to be done
+// again: there may be room by then, and a write have succeeded, and the next be refused.
+func TestGuardFS_SaysThatTheDiskIsFullBeforeItWaits(t *testing.T) {
+	for name, c := range map[string]vfs.DiskWriteCategory{"000001.sst": flushCategory, "MANIFEST-000001": "pebble-manifest"} {
+		t.Run(name, func(t *testing.T) {
+			g := newGuardFS(fullFS{vfs.NewMem()})
+			g.poll = time.Hour
+			g.waits.Store(true)
+			created := make(chan error, 1)
+			go func() {
+				_, err := g.Create(name, c)
+				created <- err
+			}()
+			for deadline := time.Now().Add(20 * time.Second); g.full.Load() == nil; <-time.After(time.Millisecond) {
+				if time.Now().After(deadline) {
+					t.Fatal("still not known")
+				}
+			}
+			close(g.stop)
+			if err := <-created; !errors.Is(err, syscall.ENOSPC) {
+				t.Errorf("Create: %v", err)
+			}
+		})
 	}
 }
