@@ -43,6 +43,8 @@ type guardFS struct {
 	full atomic.Pointer[error]
 	// failed is that of a flush for another reason.
 	failed atomic.Pointer[error]
+	moving atomic.Bool   // Pebble moves a marker: from its creation until it says that the manifest is in force
+	quit   func(error)   // store.quit
 	waits  atomic.Bool   // the manifest waits for space: only once Pebble is open, Open itself fails
 	poll   time.Duration // spacePoll, but in a test
 	stop   chan struct{} // closed when the store closes: nothing waits for space any more
@@ -80,19 +82,21 @@ func (g *guardFS) fenced(op func() error) error {
 	return op()
 }
 
-// do is fenced, notes what an operation failed with, and has one that finds no space
-// wait a little. c is the category that the file was created with, if it is known.
-func (g *guardFS) do(name string, c vfs.DiskWriteCategory, op func() error) error {
+// attempt is fenced, and says of an operation that finds no space which file it was for.
+func (g *guardFS) attempt(name string, op func() error) error {
 	err := g.fenced(op)
-	if err == nil {
-		return nil
-	}
-	full := nospace.Is(err)
-	if full {
+	if nospace.Is(err) {
 		err = fmt.Errorf("disk full: %s: %w", name, err)
 	}
-	g.note(name, c, err) // before the pause: else it may be news when there is room again
-	if full {
+	return err
+}
+
+// do is attempt, and has an operation that finds no space wait a little. c is the
+// category that the file was created with, if it is known.
+func (g *guardFS) do(name string, c vfs.DiskWriteCategory, op func() error) error {
+	err := g.attempt(name, op)
+	g.note(c, err) // before the pause: else it may be news when there is room again
+	if nospace.Is(err) {
 		g.pause()
 	}
 	return err
@@ -101,21 +105,19 @@ func (g *guardFS) do(name string, c vfs.DiskWriteCategory, op func() error) erro
 // flushCategory is what Pebble creates the tables of a flush with.
 const flushCategory = vfs.DiskWriteCategory("pebble-memtable-flush")
 
-// note remembers why a flush or the manifest failed. They are repeated until they
-// succeed, and that ends the memory; nothing of the kind is sure of other files, of a
-// compaction least: Pebble lets its keys alone for a while and looks again after a
-// flush, which never comes while commands are refused.
-func (g *guardFS) note(name string, c vfs.DiskWriteCategory, err error) {
+// note remembers why a flush failed. Pebble repeats a flush until it succeeds, and
+// that ends the memory; nothing of the kind is sure of other files, of a compaction
+// least: Pebble lets its keys alone for a while and looks again after a flush, which
+// never comes while commands are refused.
+func (g *guardFS) note(c vfs.DiskWriteCategory, err error) {
 	switch {
-	case nospace.Is(err) && (c == flushCategory || g.repeats(name)):
+	case c != flushCategory || err == nil:
+	case nospace.Is(err):
 		g.full.Store(&err)
-	case c == flushCategory:
+	default:
 		g.failed.Store(&err)
 	}
 }
-
-// repeats tells whether what finds no space for a file is repeated until it does.
-func (g *guardFS) repeats(name string) bool { return isManifest(name) && g.waits.Load() }
 
 // flushed forgets the failures of flushes: one has succeeded.
 func (g *guardFS) flushed() {
@@ -149,17 +151,22 @@ func isManifest(name string) bool {
 // in force.
 func isMarker(name string) bool { return strings.HasPrefix(filepath.Base(name), "marker.") }
 
-// retry runs op again while the disk is full, for files that Pebble must be
+// retry is do, but runs op again while the disk is full, for files that Pebble must be
 // able to write, until the store closes.
 func (g *guardFS) retry(name string, c vfs.DiskWriteCategory, op func() error) error {
+	if !isManifest(name) || !g.waits.Load() {
+		return g.do(name, c, op)
+	}
 	for waited := false; ; waited = true {
-		err := g.do(name, c, op)
+		err := g.attempt(name, op)
 		if err == nil && waited {
 			g.full.Store(nil)
 		}
-		if !nospace.Is(err) || !g.repeats(name) {
+		if !nospace.Is(err) {
 			return err
 		}
+		g.full.Store(&err)
+		g.pause()
 		select {
 		case <-g.stop:
 			return err
@@ -179,7 +186,7 @@ func (g *guardFS) Create(name string, c vfs.DiskWriteCategory) (vfs.File, error)
 		if err := (*sync)(); err != nil {
 			// Pebble tries again at once and for ever, as with a full disk.
 			err = fmt.Errorf("sync the log before table %s: %w", filepath.Base(name), err)
-			g.note(name, c, err)
+			g.note(c, err)
 			g.pause()
 			return nil, err
 		}
@@ -187,7 +194,8 @@ func (g *guardFS) Create(name string, c vfs.DiskWriteCategory) (vfs.File, error)
 	if isMarker(name) {
 		// The name is all there is to a marker: creating it brings what it names
 		// into force.
-		return markerFile{}, g.settling.do(func() error {
+		open := g.waits.Load()
+		err := g.settling.do(func() error {
 			// Pebble syncs the folder once, behind both: a power cut before that
 			// could leave the name of the marker, and not of what it names.
 			if err := g.syncFolder(g.FS.PathDir(name)); err != nil {
@@ -199,6 +207,10 @@ func (g *guardFS) Create(name string, c vfs.DiskWriteCategory) (vfs.File, error)
 			}
 			return f.Close()
 		})
+		if err == nil && open {
+			g.moving.Store(true)
+		}
+		return markerFile{}, err
 	}
 	f, err := g.create(name, c)
 	if err != nil {
@@ -291,7 +303,7 @@ func (g *guardFS) OpenDir(name string) (vfs.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &guardFile{File: f, fs: g, name: name}, nil
+	return &guardFolder{guardFile{File: f, fs: g, name: name}}, nil
 }
 
 func (g *guardFS) Link(oldname, newname string) error {
@@ -366,6 +378,19 @@ func (f *guardFile) sync(op func() error) error {
 		return sync()
 	}
 	return f.fs.settling.do(sync)
+}
+
+// guardFolder is a folder that Pebble syncs.
+type guardFolder struct{ guardFile }
+
+// Sync syncs the folder. Where Pebble has moved a marker it panics if that fails, in a
+// flush or a compaction, and ends the process; it may do so for the fence too.
+func (f *guardFolder) Sync() error {
+	err := f.guardFile.Sync()
+	if err != nil && f.fs.moving.Load() {
+		f.fs.quit(fmt.Errorf("bring a manifest into force: sync %s: %w", f.name, err))
+	}
+	return err
 }
 
 func (f *guardFile) SyncTo(length int64) (full bool, err error) {

@@ -153,21 +153,24 @@ func TestGuardFS_PublishesNoTableWithoutLog(t *testing.T) {
 }
 
 func TestGuardFS_FullDiskFailsNoFlushForGood(t *testing.T) {
-	for _, kind := range []string{"create", "write", "sync"} {
-		t.Run(kind, func(t *testing.T) {
+	for _, c := range []struct {
+		kind string
+		err  error
+	}{{"create", syscall.ENOSPC}, {"write", syscall.ENOSPC}, {"sync", syscall.ENOSPC}, {"write", syscall.EDQUOT}} {
+		t.Run(c.kind+", "+c.err.Error(), func(t *testing.T) {
 			hook := &hookFS{FS: memFS(t)}
 			n := lead(t, small(hook))
 			n.commit(t, newClient("a").set("k", "v"))
 			hook.hook(func(o op) error {
-				if o.kind == kind && isTable(o) {
-					return syscall.ENOSPC
+				if o.kind == c.kind && isTable(o) {
+					return c.err
 				}
 				return nil
 			}, nil)
-			if err := n.m.Flush(nil); !errors.Is(err, syscall.ENOSPC) {
+			if err := n.m.Flush(nil); !errors.Is(err, c.err) {
 				t.Fatalf("Flush: %v", err)
 			}
-			if err := n.m.Full(); !errors.Is(err, syscall.ENOSPC) {
+			if err := n.m.Full(); !errors.Is(err, c.err) {
 				t.Fatalf("Full: %v", err)
 			}
 			if v := n.get(t, "k"); v != "v" {
@@ -301,6 +304,7 @@ var roles = map[string]func() error{
 	"break behind": roleBehind,
 	"open":         roleOpen,
 	"settle":       roleSettle,
+	"move":         roleMove,
 }
 
 func TestStore_GivesUpABrokenPebble(t *testing.T) {
@@ -341,7 +345,12 @@ func roleBreak(clean bool) error {
 		return err
 	}
 	hook := &hookFS{FS: fs}
-	n, err := join(small(hook), eventlog.Options{})
+	return roleFlush(small(hook), hook, breakManifest, clean)
+}
+
+// roleFlush has a flush fail for good under a leader.
+func roleFlush(o *pebble.Options, hook *hookFS, fail func(op) error, clean bool) error {
+	n, err := join(o, eventlog.Options{})
 	if err != nil {
 		return err
 	}
@@ -358,7 +367,7 @@ func roleBreak(clean bool) error {
 	if err := n.finish(); err != nil {
 		return err
 	}
-	hook.hook(breakManifest, nil)
+	hook.hook(fail, nil)
 	// It may break before it has told that the flush began.
 	if err := flushSoon(n.m); err != nil && !errors.Is(err, errHard) {
 		return err
@@ -368,6 +377,27 @@ func roleBreak(clean bool) error {
 		return fmt.Errorf("Err: %w", err)
 	}
 	return giveUp(n, hook, clean)
+}
+
+// roleMove has the folder fail to be synced behind the marker of a new manifest.
+func roleMove() error {
+	fs, err := plainFS()
+	if err != nil {
+		return err
+	}
+	hook := &hookFS{FS: fs}
+	o := small(hook)
+	o.MaxManifestFileSize = 1 // a new one for each flush
+	var moved atomic.Bool
+	return roleFlush(o, hook, func(o op) error {
+		switch {
+		case o.kind == "create" && isManifest(o) && strings.Contains(o.path, "marker."):
+			moved.Store(true)
+		case o.kind == "sync" && o.path == dbDir && moved.Load():
+			return errHard
+		}
+		return nil
+	}, true)
 }
 
 // giveUp closes a broken Pebble, and opens another one that has k=v.

@@ -12,12 +12,12 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 )
 
-// fill writes until Room returns an error, of a context that ends after a second if of
-// nothing else.
-func fill(t testing.TB, n *node, c *client) (written int, err error) {
+// fill writes until Room returns an error, of a context that ends after the given time if
+// of nothing else.
+func fill(t testing.TB, n *node, c *client, limit time.Duration) (written int, err error) {
 	t.Helper()
 	for ; written < 1000; written++ {
-		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), limit)
 		err = n.m.Room(ctx)
 		cancel()
 		if err != nil {
@@ -54,7 +54,7 @@ func TestMachine_WaitsForRoom(t *testing.T) {
 			n := lead(t, o)
 			release := hold(t, hook, nil, c.held)
 			client := newClient("a")
-			if written, err := fill(t, n, client); written < c.least || !errors.Is(err, context.DeadlineExceeded) {
+			if written, err := fill(t, n, client, time.Second); written < c.least || !errors.Is(err, context.DeadlineExceeded) {
 				t.Errorf("after %d writes: %v", written, err)
 			}
 			for range 8 { // it is not Pebble who waits
@@ -82,7 +82,7 @@ func TestMachine_RoomIsRefusedWhileTheManifestWaits(t *testing.T) {
 	must(t, n.m.Flush(nil)) // the manifest that was made while Pebble opened is in force
 	full := hold(t, hook, syscall.ENOSPC, func(o op) bool { return o.kind == "write" && isManifest(o) })
 	must(t, flushSoon(n.m))
-	if _, err := fill(t, n, newClient("a")); !errors.Is(err, context.DeadlineExceeded) {
+	if _, err := fill(t, n, newClient("a"), time.Second); !errors.Is(err, context.DeadlineExceeded) {
 		t.Fatal(err)
 	}
 	refused := make(chan error, 1)
@@ -99,28 +99,32 @@ func TestMachine_RoomIsRefusedWhileTheManifestWaits(t *testing.T) {
 
 // Tables that cannot be compacted for want of space pile up, until writes are refused.
 func TestMachine_RoomIsRefusedWhileCompactionsFindNone(t *testing.T) {
-	hook := &hookFS{FS: memFS(t)}
-	o := small(hook)
-	o.L0CompactionThreshold, o.L0StopWritesThreshold = 2, 4
-	n := lead(t, o)
-	hold(t, hook, syscall.ENOSPC, compacted)()
-	client := newClient("a")
-	if written, err := fill(t, n, client); written < 4 || !errors.Is(err, syscall.ENOSPC) {
-		t.Fatalf("after %d writes: %v", written, err)
+	for _, full := range []error{syscall.ENOSPC, syscall.EDQUOT} {
+		t.Run(full.Error(), func(t *testing.T) {
+			hook := &hookFS{FS: memFS(t)}
+			o := small(hook)
+			o.L0CompactionThreshold, o.L0StopWritesThreshold = 2, 4
+			n := lead(t, o)
+			hold(t, hook, full, compacted)()
+			client := newClient("a")
+			if written, err := fill(t, n, client, patience); written < 4 || !errors.Is(err, full) {
+				t.Fatalf("after %d writes: %v", written, err)
+			}
+			if n.m.Full() != nil {
+				t.Errorf("flushes find none either: %v", n.m.Full())
+			}
+			n.commit(t, client.set("k", "v"))
+			if v := n.get(t, "k"); v != "v" {
+				t.Errorf("k is %q", v)
+			}
+			hook.hook(nil, nil)
+			waitFor(t, "room again", make(chan int), func() bool { return n.m.Room(t.Context()) == nil })
+			release := hold(t, hook, nil, compacted)
+			if written, err := fill(t, n, client, time.Second); !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("after %d writes, with a compaction that is only slow: %v", written, err)
+			}
+			release()
+			must(t, n.end(true))
+		})
 	}
-	if n.m.Full() != nil {
-		t.Errorf("flushes find none either: %v", n.m.Full())
-	}
-	n.commit(t, client.set("k", "v"))
-	if v := n.get(t, "k"); v != "v" {
-		t.Errorf("k is %q", v)
-	}
-	hook.hook(nil, nil)
-	waitFor(t, "room again", make(chan int), func() bool { return n.m.Room(t.Context()) == nil })
-	release := hold(t, hook, nil, compacted)
-	if written, err := fill(t, n, client); !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("after %d writes, with a compaction that is only slow: %v", written, err)
-	}
-	release()
-	must(t, n.end(true))
 }

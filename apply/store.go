@@ -50,6 +50,7 @@ func openStore(dir string, user *pebble.Options, lock *pebble.Lock, log *slog.Lo
 		fs = vfs.Default
 	}
 	s.fs = newGuardFS(fs)
+	s.fs.quit = s.quit
 	o.FS = s.fs
 	o.Lock = lock
 	o.DisableWAL = true
@@ -141,6 +142,7 @@ func (s *store) listen(o *pebble.Options) {
 			signal(s.flushed)
 			signal(s.eased)
 		},
+		ManifestCreated: func(pebble.ManifestCreateInfo) { s.fs.moving.Store(false) },
 		CompactionEnd: func(i pebble.CompactionInfo) {
 			s.room.compacted(i.Err)
 			signal(s.eased)
@@ -216,6 +218,17 @@ func (s *store) park(err error) {
 func (s *store) halt(err error) {
 	s.parked.Do(func() { close(s.stuck) })
 	s.fail(err)
+}
+
+// quit is called by a flush or a compaction that cannot bring the manifest on. It does not
+// return. Whoever is reading needs Pebble's mutex, to let go of tables that were replaced
+// meanwhile, so the goroutine must not keep it: it ends, and unlocks the mutex as it
+// does. But then others may come to write the manifest, behind what was not written: the
+// fence first.
+func (s *store) quit(err error) {
+	s.halt(err)
+	s.fs.lower()
+	runtime.Goexit()
 }
 
 // close closes Pebble, or gives it up if it is broken. Nobody may use db after.
@@ -335,13 +348,7 @@ func (l *fatalLogger) Fatalf(format string, args ...any) {
 		}
 	}
 	if s := l.store; s.fs.waits.Load() && strings.HasPrefix(err.Error(), "MANIFEST ") {
-		// A flush or a compaction, which holds Pebble's mutex. Whoever is reading needs that
-		// to let go of tables that were replaced meanwhile, so the goroutine must
-		// not keep it: it ends, and unlocks the mutex as it does. But then others
-		// may come to write the manifest, behind what was not written: the fence first.
-		s.halt(err)
-		s.fs.lower()
-		runtime.Goexit()
+		s.quit(err)
 	}
 	l.store.park(err)
 }

@@ -298,13 +298,10 @@ func (f *diskFolder) Sync() error {
 	if err := f.disk.syncFails(f.path); err != nil {
 		return err
 	}
-	if err := f.File.Sync(); err != nil {
-		return err
-	}
 	if p := f.disk.platter; p != nil {
 		if i := p.knows(f.path); i >= 0 {
-			return p.syncFolder(i)
+			return p.syncFolder(i, f.File.Sync)
 		}
 	}
-	return nil
+	return f.File.Sync()
 }

@@ -223,12 +223,15 @@ func (p *platter) durable(folder int) (n names, err error) {
 	return n, p.readJSON("names", uint64(folder), &n)
 }
 
-// syncFolder has the platter hold the names of a folder, which has been synced.
-func (p *platter) syncFolder(folder int) error {
+// syncFolder syncs a folder and has the platter hold the names that it had before.
+func (p *platter) syncFolder(folder int, sync func() error) error {
 	p.naming.Lock()
 	defer p.naming.Unlock()
 	there, err := p.there(folder)
 	if err != nil {
+		return err
+	}
+	if err := sync(); err != nil {
 		return err
 	}
 	for name, number := range there { // Pebble's lock was not opened by way of open

@@ -75,6 +75,7 @@ func TestLog_GoesOnAfterFullDisk(t *testing.T) {
 		{"write the header, short", 1900, failNth("write", 1, false, syscall.ENOSPC, 64)},
 		{"write the zeros", 1900, failNth("write", 2, false, syscall.ENOSPC, 64)},
 		{"sync the new file", 1900, failNth("sync", 1, false, syscall.ENOSPC, 0)},
+		{"sync the new file, quota", 1900, failNth("sync", 1, false, syscall.EDQUOT, 0)},
 		{"sync the folder", 1900, failNth("syncdir", 1, false, syscall.ENOSPC, 0)},
 		{"write the frames", 10, failNth("write", 1, false, syscall.ENOSPC, 0)},
 		{"write the frames, short", 10, failNth("write", 1, false, syscall.ENOSPC, 50)},
@@ -84,7 +85,8 @@ func TestLog_GoesOnAfterFullDisk(t *testing.T) {
 			add(t, l, true, entry(2, 200))
 			h.reset(c.before)
 			_, err := l.Append([][]byte{[]byte(entry(3, c.size)), []byte(entry(4, 0))}, true)
-			if !errors.Is(err, syscall.ENOSPC) || errors.Is(err, eventlog.ErrFailed) || !strings.Contains(err.Error(), ".log") {
+			noRoom := errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
+			if !noRoom || errors.Is(err, eventlog.ErrFailed) || !strings.Contains(err.Error(), ".log") {
 				t.Fatalf("append: %v", err)
 			}
 			if l.Last() != 2 {
