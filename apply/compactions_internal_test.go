@@ -27,10 +27,6 @@ func TestCompactions_WaitUntilPebbleIsOpen(t *testing.T) {
 		t.Error("a compaction has begun")
 	}
 	close(c.opened)
-	for deadline := time.Now().Add(20 * time.Second); db.begun.Load() == 0; <-time.After(time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatal("no compaction begins")
-		}
-	}
+	eventually(t, "a compaction begins", func() bool { return db.begun.Load() > 0 })
 	c.Unregister()
 }

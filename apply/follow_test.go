@@ -19,14 +19,19 @@ const copyDir = "/db/party/replicas/r/1"
 // follower opens a checkpoint of n, which is made now, with the log behind it.
 func follower(t testing.TB, n *node, dir string) (*apply.Machine, *eventlog.Reader) {
 	t.Helper()
-	must(t, n.fs.MkdirAll(n.fs.PathDir(dir), 0o700))
-	must(t, n.m.Checkpoint(dir))
-	return openFollower(t, n, dir)
+	checkpoint(t, n, dir)
+	return openFollower(t, n, dir, small(n.fs))
 }
 
-func openFollower(t testing.TB, n *node, dir string) (*apply.Machine, *eventlog.Reader) {
+func checkpoint(t testing.TB, n *node, dir string) {
 	t.Helper()
-	f, err := apply.OpenFollower(dir, small(n.fs), quiet)
+	must(t, n.fs.MkdirAll(n.fs.PathDir(dir), 0o700))
+	must(t, n.m.Checkpoint(dir))
+}
+
+func openFollower(t testing.TB, n *node, dir string, o *pebble.Options) (*apply.Machine, *eventlog.Reader) {
+	t.Helper()
+	f, err := apply.OpenFollower(dir, o, quiet)
 	must(t, err)
 	t.Cleanup(func() { _ = f.Close(false) })
 	r, err := eventlog.OpenReader(n.fs, logDir, f.Applied()+1)

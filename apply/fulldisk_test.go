@@ -160,11 +160,10 @@ func TestMachine_ReplayWaitsForRoom(t *testing.T) {
 func TestMachine_FollowEndsOnAFullDisk(t *testing.T) {
 	n := lead(t, small(memFS(t)))
 	must(t, n.m.Flush(nil))
-	must(t, n.fs.MkdirAll(n.fs.PathDir(copyDir), 0o700))
 	c := newClient("a")
 	fullAndBroken(t, func(t *testing.T, err error) {
 		dir := copyDir + err.Error()
-		must(t, n.m.Checkpoint(dir))
+		checkpoint(t, n, dir)
 		for i := range 64 {
 			n.commit(t, c.set(fmt.Sprint(i), strings.Repeat("x", 1<<20)))
 		}
@@ -172,10 +171,7 @@ func TestMachine_FollowEndsOnAFullDisk(t *testing.T) {
 		full := hold(t, hook, err, newTable)
 		o := small(hook)
 		o.MemTableStopWritesThreshold = 2
-		f, ferr := apply.OpenFollower(dir, o, quiet)
-		must(t, ferr)
-		r, rerr := eventlog.OpenReader(n.fs, logDir, f.Applied()+1)
-		must(t, rerr)
+		f, r := openFollower(t, n, dir, o)
 		must(t, f.Join(n.log.ID()))
 		followed := make(chan error, 1)
 		go func() { followed <- f.Follow(r, n.log.Last()) }()
@@ -261,15 +257,11 @@ func TestMachine_CloseWaitsForCheckpoints(t *testing.T) {
 func TestView_CloseWaitsForNoManifest(t *testing.T) {
 	n := lead(t, small(memFS(t)))
 	must(t, n.m.Flush(nil))
-	must(t, n.fs.MkdirAll(n.fs.PathDir(copyDir), 0o700))
-	must(t, n.m.Checkpoint(copyDir))
+	checkpoint(t, n, copyDir)
 	n.commit(t, newClient("a").set("k", "v"))
 	hook := &hookFS{FS: n.fs}
-	f, err := apply.OpenFollower(copyDir, small(hook), quiet)
-	must(t, err)
+	f, r := openFollower(t, n, copyDir, small(hook))
 	must(t, f.Flush(nil))
-	r, err := eventlog.OpenReader(n.fs, logDir, f.Applied()+1)
-	must(t, err)
 	must(t, f.Join(n.log.ID()))
 	view := f.View()
 	must(t, f.Follow(r, n.log.Last()))

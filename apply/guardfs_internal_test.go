@@ -44,6 +44,16 @@ func TestGuardFS_SyncsTablesWhilePebbleOpens(t *testing.T) {
 	}
 }
 
+// eventually waits until ok.
+func eventually(t testing.TB, what string, ok func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); !ok(); <-time.After(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("waited in vain until %s", what)
+		}
+	}
+}
+
 // fullFS has no room for another file.
 type fullFS struct{ vfs.FS }
 
@@ -63,11 +73,7 @@ func TestGuardFS_SaysThatTheDiskIsFullBeforeItWaits(t *testing.T) {
 				_, err := g.Create(name, c)
 				created <- err
 			}()
-			for deadline := time.Now().Add(20 * time.Second); g.full.Load() == nil; <-time.After(time.Millisecond) {
-				if time.Now().After(deadline) {
-					t.Fatal("still not known")
-				}
-			}
+			eventually(t, "it is known", func() bool { return g.full.Load() != nil })
 			close(g.stop)
 			if err := <-created; !errors.Is(err, syscall.ENOSPC) {
 				t.Errorf("Create: %v", err)

@@ -82,8 +82,8 @@ func openStore(dir string, user *pebble.Options, lock *pebble.Lock, log *slog.Lo
 		}
 		return nil, err
 	}
-	s.fs.waits.Store(true)
 	s.fs.settling.opened()
+	s.fs.waits.Store(true)
 	if held != nil {
 		close(held.opened)
 	}

@@ -127,11 +127,10 @@ func (n *inode) close() error {
 // pin gives a file its other name, once. It leaves alone what the platter holds of
 // it: the file may be known since a moment ago, and be synced by now.
 func (p *platter) pin(path string, number uint64) error {
-	err := os.Link(path, p.path("pin", number))
-	if errors.Is(err, fs.ErrExist) {
-		return nil
+	if err := os.Link(path, p.path("pin", number)); !errors.Is(err, fs.ErrExist) {
+		return err
 	}
-	return err
+	return nil
 }
 
 // wrote takes note of bytes that have been written, before who wrote them is

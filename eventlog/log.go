@@ -162,8 +162,8 @@ func (l *Log) StartTerm(t time.Time) (term, seq uint64, err error) {
 // sync it returns after they are durable, along with all that was appended before; without it they survive the death of
 // the process but not a power cut, and the number of an entry lost like that is not used again.
 //
-// After an error nothing was appended and the log goes on (a full disk: errors.Is(err, syscall.ENOSPC) or EDQUOT), except when the
-// error is ErrFailed: then it is unknown what became of the entries.
+// After an error nothing was appended and the log goes on (a full disk: errors.Is(err, syscall.ENOSPC), or EDQUOT), except
+// when the error is ErrFailed: then it is unknown what became of the entries.
 func (l *Log) Append(entries [][]byte, sync bool) (first uint64, err error) {
 	sync = sync && !mutant.AckBeforeSync
 	size := int64(reserveSize)

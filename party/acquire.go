@@ -60,7 +60,8 @@ const minRoom = 1 << 20
 
 // checkRoom refuses to open Pebble on a full disk. A Pebble that meets that in
 // the middle has to be given up, and what it holds is not freed; this is tried
-// again every second for as long as the disk is full.
+// again every second for as long as the disk is full. What a quota leaves is not
+// known before it is used up.
 func checkRoom(dir string, fs vfs.FS) error {
 	u, err := fs.GetDiskUsage(dir)
 	if err != nil {
