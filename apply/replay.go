@@ -32,18 +32,18 @@ type replay struct {
 func (m *Machine) learn(log *eventlog.Log, fs vfs.FS, dir string) (backlog int, err error) {
 	// First may be above the next number and nothing be missing: a term record
 	// that leaves a gap before it can begin a segment. The reader knows.
-	open := func() (*eventlog.Reader, error) {
-		r, err := eventlog.OpenReader(fs, dir, m.Applied()+1)
-		if errors.Is(err, eventlog.ErrCompacted) {
-			err = fmt.Errorf("%w: the state ends at %d, but the log starts at %d: %w", ErrCorrupt, m.Applied(), log.First(), err)
-		}
-		return r, err
+	r, err := eventlog.OpenReader(fs, dir, m.Applied()+1)
+	if errors.Is(err, eventlog.ErrCompacted) {
+		err = fmt.Errorf("%w: the state ends at %d, but the log starts at %d: %w", ErrCorrupt, m.Applied(), log.First(), err)
 	}
-	r, err := open()
 	if err != nil {
 		return 0, err
 	}
-	defer func() { err = errors.Join(err, r.Close()) }()
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, r.Close())
+		}
+	}()
 	behind := m.memory.clone()
 	for seq := m.Applied(); seq < log.Last(); {
 		rec, ok, err := r.Next(log.Last())
@@ -63,11 +63,10 @@ func (m *Machine) learn(log *eventlog.Log, fs vfs.FS, dir string) (backlog int, 
 		m.memory.learn(&e, seq)
 		backlog += len(rec.Payload)
 	}
-	again, err := open()
-	if err != nil {
+	if err := r.Rewind(m.Applied() + 1); err != nil {
 		return 0, err
 	}
-	m.replay = &replay{reader: again, memory: behind}
+	m.replay = &replay{reader: r, memory: behind}
 	m.replay.judged.Store(log.Last())
 	return backlog, nil
 }

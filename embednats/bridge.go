@@ -2,7 +2,6 @@ package embednats
 
 import (
 	"errors"
-	"io"
 	"net"
 	"time"
 )
@@ -69,7 +68,10 @@ func (s *Server) bridge(sock, pipe net.Conn) {
 	inbound := make(chan struct{})
 	go func() {
 		defer close(inbound)
-		_, _ = io.Copy(pipe, sock) // the server reads a pipe as soon as it has parsed what it had
+		_ = relay(sock, func(b []byte) error { // the server reads a pipe as soon as it has parsed what it had
+			_, err := pipe.Write(b)
+			return err
+		})
 		_ = pipe.Close()
 	}()
 	if err := s.outbound(sock, pipe); errors.Is(err, errBehind) {
@@ -82,20 +84,36 @@ func (s *Server) bridge(sock, pipe net.Conn) {
 // has no buffer, so a server that writes into it waits for us.
 func (s *Server) outbound(sock, pipe net.Conn) error {
 	o := newOutlet(sock, s.queueLimit, cutWhenFull(s.patience))
-	buf := make([]byte, chunkSize) // nats-server's largest single write
+	var failed error
+	err := relay(pipe, func(b []byte) error {
+		failed = o.write(b)
+		return failed
+	})
+	if failed != nil {
+		o.close()
+	} else {
+		o.finish(time.Now().Add(s.drain))
+	}
+	_ = pipe.Close()
+	return err
+}
+
+// relay reads from src until that fails, or write does. A connection that carries little costs little memory: the
+// buffer grows, up to nats-server's largest single write, when a read fills it.
+func relay(src net.Conn, write func([]byte) error) error {
+	buf := make([]byte, chunkSize/16)
 	for {
-		n, err := pipe.Read(buf)
+		n, err := src.Read(buf)
 		if n > 0 {
-			if err := o.write(buf[:n]); err != nil {
-				o.close()
-				_ = pipe.Close()
+			if err := write(buf[:n]); err != nil {
 				return err
 			}
 		}
 		if err != nil {
-			o.finish(time.Now().Add(s.drain))
-			_ = pipe.Close()
 			return err
+		}
+		if n == len(buf) && n < chunkSize {
+			buf = make([]byte, 4*n)
 		}
 	}
 }

@@ -73,6 +73,24 @@ func OpenReader(fs vfs.FS, dir string, from uint64) (*Reader, error) {
 // nothing. Segments that lie between here and there are not looked at, and may have been deleted.
 func (r *Reader) SkipTo(from uint64) { r.from = max(r.from, from) }
 
+// Rewind goes back: the next record is from, or the next that exists, as if the reader had been opened there. Errors are
+// those of OpenReader, and ErrClosed; after one the reader is where it was.
+func (r *Reader) Rewind(from uint64) error {
+	if r.file == nil {
+		return ErrClosed
+	}
+	now := r.from
+	if r.from = from; r.seg.first <= from {
+		r.restart()
+		return nil
+	}
+	if err := r.find(); err != nil {
+		r.from = now
+		return fmt.Errorf("rewind reader of %s: %w", r.dir, err)
+	}
+	return nil
+}
+
 // find opens the segment that holds from, also while retention deletes what was listed.
 func (r *Reader) find() (err error) {
 	for range 100 {
@@ -162,7 +180,12 @@ func (r *Reader) enter(f vfs.File, h header) {
 		_ = r.file.Close()
 	}
 	r.file, r.seg, r.path = f, h, r.fs.PathJoin(r.dir, segmentName(h.first))
-	r.c = startChain(&h)
+	r.restart()
+}
+
+// restart goes to the beginning of the segment that the reader is in.
+func (r *Reader) restart() {
+	r.c = startChain(&r.seg)
 	r.buf, r.pos, r.off, r.trust = r.buf[:0], 0, headerSize, 0
 }
 

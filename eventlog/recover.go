@@ -18,7 +18,7 @@ import (
 
 // Open opens the log in dir for writing, and creates the directory (0700) and the first segment when they are missing.
 // What a crash left half written at the end is cut off. StartTerm must come next; its sync, or Sync, makes durable what
-// Durable does not cover yet. Open reads the last segment and the headers of the others; damage inside the others shows when a Reader comes by.
+// Durable does not cover yet. Open reads the last segment and the names of the others; damage of those shows when a Reader comes by.
 //
 // Errors: CorruptError when something durable is damaged or missing, ErrForeign, ErrVersion, and what the file system
 // returns. After an error the log is as it was, or as much of its torn tail is gone as was going to be cut.
@@ -57,34 +57,42 @@ func (l *Log) open() error {
 	return nil
 }
 
-// load reads the headers of all segments. The last file may be one that a crash left without a usable header and
-// without data: it is not among them, unborn names it.
+// load reads the header of the last segment. The last file may be one that a crash left without a usable header and
+// without data: it is not the last segment then, unborn names it.
 func (l *Log) load() (unborn uint64, err error) {
 	firsts, err := listSegments(l.o.FS, l.dir)
-	if err != nil {
+	if err != nil || len(firsts) == 0 {
 		return 0, err
 	}
-	for i, first := range firsts {
-		s, err := loadSegment(l.o.FS, l.dir, first)
-		if err == nil {
-			l.segs = append(l.segs, s)
-			continue
+	last := firsts[len(firsts)-1]
+	l.current, err = loadSegment(l.o.FS, l.dir, last)
+	if isUnborn(err) {
+		used, uerr := l.hasData(last)
+		if used || uerr != nil {
+			return 0, errors.Join(uerr, l.headless(err, last))
 		}
-		if !isUnborn(err) {
-			return 0, err
+		if firsts = firsts[:len(firsts)-1]; len(firsts) == 0 {
+			return last, nil
 		}
-		if errors.Is(err, errUnborn) {
-			err = &CorruptError{File: l.o.FS.PathJoin(l.dir, segmentName(first)), Seq: first, Reason: "segment has no header"}
-		}
-		if i < len(firsts)-1 {
-			return 0, err
-		}
-		if used, uerr := l.hasData(first); used || uerr != nil {
-			return 0, errors.Join(uerr, err)
-		}
-		unborn = first
+		unborn, last = last, firsts[len(firsts)-1]
+		l.current, err = loadSegment(l.o.FS, l.dir, last)
 	}
+	if err != nil {
+		return 0, l.headless(err, last)
+	}
+	for _, first := range firsts[:len(firsts)-1] {
+		l.segs = append(l.segs, segment{header: header{first: first}, unread: true})
+	}
+	l.segs = append(l.segs, l.current)
 	return unborn, nil
+}
+
+// headless is err, of reading a header, where one must be.
+func (l *Log) headless(err error, first uint64) error {
+	if errors.Is(err, errUnborn) {
+		return headless(l.o.FS.PathJoin(l.dir, segmentName(first)), first)
+	}
+	return err
 }
 
 // hasData reports whether there is anything behind a segment's header. A frame is written only after the header is
@@ -99,27 +107,27 @@ func (l *Log) hasData(first uint64) (bool, error) {
 	return !allZero(b), err
 }
 
-// check sees whether the headers belong to one log of the right identity, without a segment missing in between.
+// check sees whether the last segment is of the right log, and follows the one before it.
 func (l *Log) check() error {
 	l.id = l.o.ID
-	for i := range l.segs {
-		s := &l.segs[i]
-		path := l.o.FS.PathJoin(l.dir, segmentName(s.first))
+	if len(l.segs) == 0 {
 		if l.id == (ID{}) {
-			l.id = s.id
+			_, _ = rand.Read(l.id[:]) // never fails, crypto/rand ends the process instead
 		}
-		if s.id != l.id {
-			return fmt.Errorf("%w: %s belongs to database %v, not to %v", ErrForeign, path, s.id, l.id)
-		}
-		if i == 0 {
-			continue
-		}
-		if p := &l.segs[i-1]; s.before != p.first || s.term < p.term {
-			return &CorruptError{File: path, Seq: p.first, Reason: fmt.Sprintf("follows segment %d, but the one before it is %d", s.before, p.first)}
-		}
+		return nil
 	}
+	path := l.path()
 	if l.id == (ID{}) {
-		_, _ = rand.Read(l.id[:]) // never fails, crypto/rand ends the process instead
+		l.id = l.current.id
+	}
+	if l.current.id != l.id {
+		return fmt.Errorf("%w: %s belongs to database %v, not to %v", ErrForeign, path, l.current.id, l.id)
+	}
+	if i := len(l.segs) - 2; i >= 0 && l.current.before != l.segs[i].first {
+		return &CorruptError{
+			File: path, Seq: l.segs[i].first,
+			Reason: fmt.Sprintf("follows segment %d, but the one before it is %d", l.current.before, l.segs[i].first),
+		}
 	}
 	return nil
 }
@@ -159,8 +167,8 @@ func (l *Log) begin(unborn uint64) error {
 
 // recover walks the last segment, cuts its torn tail and writes again what may not be durable.
 func (l *Log) recover(unborn uint64) error {
-	s := l.segs[len(l.segs)-1]
-	path := l.o.FS.PathJoin(l.dir, segmentName(s.first))
+	s := l.current
+	path := l.path()
 	f, err := l.o.FS.OpenReadWrite(path, vfs.WriteCategoryUnspecified)
 	if err != nil {
 		return err
@@ -169,11 +177,18 @@ func (l *Log) recover(unborn uint64) error {
 	if mutant.LoseLastFrame {
 		l.loseLastFrame(&s)
 	}
-	w, err := walk(f, s.size, &s.header, l.o.DurableHint)
+	w, buf, err := walk(f, s.size, &s.header, l.o.DurableHint)
 	if err != nil {
 		return fmt.Errorf("read segment %s: %w", path, err)
 	}
-	b, err := readFrom(f, w.rewrite)
+	// Mostly there are zeros behind the end, which are not kept to be looked at again.
+	until := w.end
+	if zero, err := zerosFrom(f, w.end, buf); err != nil {
+		return fmt.Errorf("read segment %s: %w", path, err)
+	} else if !zero {
+		until = s.size
+	}
+	b, err := readRange(f, w.rewrite, until)
 	if err != nil {
 		return fmt.Errorf("read segment %s: %w", path, err)
 	}
@@ -227,10 +242,10 @@ type walked struct {
 }
 
 // walk goes over the valid frames at the beginning of a segment. Records up to hint are known to be durable. It reads
-// piece by piece: the checksums then run over bytes that the processor still has at hand.
-func walk(f vfs.File, size int64, h *header, hint uint64) (walked, error) {
-	w := walked{chain: startChain(h), end: headerSize}
-	var b []byte // the file from at on
+// piece by piece: the checksums then run over bytes that the processor still has at hand. b is what it read into.
+func walk(f vfs.File, size int64, h *header, hint uint64) (w walked, b []byte, err error) {
+	w = walked{chain: startChain(h), end: headerSize}
+	// b is the file from at on
 	at := w.end
 	var fr frame
 	for {
@@ -241,12 +256,12 @@ func walk(f vfs.File, size int64, h *header, hint uint64) (walked, error) {
 			b = slices.Grow(b[:0], int(min(max(readBulk, fr.size), size-at)))
 			n, err := f.ReadAt(b[:min(int64(cap(b)), size-at)], at)
 			if err != nil && !errors.Is(err, io.EOF) || int64(n) < fr.size {
-				return w, errors.Join(err, io.ErrUnexpectedEOF)
+				return w, b, errors.Join(err, io.ErrUnexpectedEOF)
 			}
 			b = b[:n]
 			continue
 		case v != frameValid || w.accept(&fr) != "":
-			return w, nil
+			return w, b, nil
 		}
 		w.end += fr.size
 		// not a reservation behind the last such record: it is a write of its own, and its sync may have failed
@@ -314,15 +329,38 @@ func readFrom(f vfs.File, from int64) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if info.Size() <= from {
+	return readRange(f, from, info.Size())
+}
+
+// readRange reads what a file has of [from, to) in one go.
+func readRange(f vfs.File, from, to int64) ([]byte, error) {
+	if to <= from {
 		return nil, nil
 	}
-	b := make([]byte, info.Size()-from)
+	b := make([]byte, to-from)
 	n, err := f.ReadAt(b, from)
 	if errors.Is(err, io.EOF) {
 		err = nil
 	}
 	return b[:n], err
+}
+
+// zerosFrom tells whether there is nothing but zeros from an offset to the end. It reads into buf, piece by piece.
+func zerosFrom(f vfs.File, from int64, buf []byte) (bool, error) {
+	buf = slices.Grow(buf[:0], readTail)
+	for {
+		n, err := f.ReadAt(buf[:cap(buf)], from)
+		if !allZero(buf[:n]) {
+			return false, nil
+		}
+		if errors.Is(err, io.EOF) {
+			return true, nil
+		}
+		if err != nil {
+			return false, err
+		}
+		from += int64(n)
+	}
 }
 
 func isNotExist(err error) bool { return errors.Is(err, os.ErrNotExist) }

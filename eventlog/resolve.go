@@ -148,5 +148,9 @@ func (r *Reader) corrupt(reason string) error {
 }
 
 func (r *Reader) headless(first uint64) error {
-	return &CorruptError{File: r.fs.PathJoin(r.dir, segmentName(first)), Seq: first, Reason: "segment has no header"}
+	return headless(r.fs.PathJoin(r.dir, segmentName(first)), first)
+}
+
+func headless(path string, first uint64) error {
+	return &CorruptError{File: path, Seq: first, Reason: "segment has no header"}
 }

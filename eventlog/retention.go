@@ -1,7 +1,9 @@
 package eventlog
 
 import (
+	"errors"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -22,9 +24,21 @@ type Retention struct {
 // Retain deletes the oldest segments as r says, but only whole ones, only those without a record above keep, and never
 // the last one. Appends go on meanwhile. After an error (on Windows, a reader in a segment is one) the rest of the log
 // is whole, and what is left to delete goes with the next call.
+//
+// The first call reads the headers that Open left alone. A CorruptError tells, once, of a damaged one; that segment is deleted
+// like the others when its turn comes. What is not of this log (ErrForeign, ErrVersion) keeps everything from being deleted.
 func (l *Log) Retain(r Retention, keep uint64) error {
 	l.retainMu.Lock()
 	defer l.retainMu.Unlock()
+	damage, err := l.readHeaders()
+	if err != nil {
+		return fmt.Errorf("look for what to delete: %w", err)
+	}
+	return errors.Join(damage, l.retain(r, keep))
+}
+
+// retain is Retain, once all headers are read. retainMu is held.
+func (l *Log) retain(r Retention, keep uint64) error {
 	for {
 		if l.closed.Load() {
 			return ErrClosed // the next leader may be at work on the files
@@ -40,7 +54,7 @@ func (l *Log) Retain(r Retention, keep uint64) error {
 			l.retained = true
 		}
 		path := l.o.FS.PathJoin(l.dir, segmentName(first))
-		if err := l.o.FS.Remove(path); err != nil {
+		if err := l.o.FS.Remove(path); err != nil && !isNotExist(err) {
 			return fmt.Errorf("delete segment %s: %w", path, err)
 		}
 		l.segMu.Lock()
@@ -51,6 +65,47 @@ func (l *Log) Retain(r Retention, keep uint64) error {
 			return fmt.Errorf("delete segment %s: %w", path, err)
 		}
 	}
+}
+
+// readHeaders reads the headers that Open left alone. In the place of one that is damaged or gone comes what its name and
+// the segment behind it say, which keeps what is before it no shorter. So damage does not have the log grow without bound.
+func (l *Log) readHeaders() (damage, err error) {
+	l.segMu.Lock()
+	n := 0
+	for n < len(l.segs) && l.segs[n].unread {
+		n++
+	}
+	segs := slices.Clone(l.segs[:min(n+1, len(l.segs))]) // the last one is never unread
+	l.segMu.Unlock()
+	for i := n - 1; i >= 0; i-- {
+		first := segs[i].first
+		path := l.o.FS.PathJoin(l.dir, segmentName(first))
+		s, err := loadSegment(l.o.FS, l.dir, first)
+		if err == nil && s.id != l.id {
+			err = fmt.Errorf("%w: %s belongs to database %v, not to %v", ErrForeign, path, s.id, l.id)
+		}
+		if errors.Is(err, ErrForeign) || errors.Is(err, ErrVersion) {
+			return nil, err
+		}
+		if isNotExist(err) {
+			err = &CorruptError{File: path, Seq: first, Reason: "segment has gone"}
+		}
+		if err = l.headless(err, first); err != nil {
+			if !errors.Is(err, ErrCorrupt) {
+				return nil, err
+			}
+			damage = errors.Join(damage, err)
+			s.header = header{first: first, prev: first - 1, created: segs[i+1].created}
+			if info, err := l.o.FS.Stat(path); err == nil {
+				s.size = info.Size()
+			}
+		}
+		segs[i] = s
+	}
+	l.segMu.Lock()
+	copy(l.segs, segs[:n]) // meanwhile segments may have come behind them
+	l.segMu.Unlock()
+	return damage, nil
 }
 
 // expendable returns the oldest segment if it may and should go.

@@ -109,7 +109,8 @@ func decodeSegmentHeader(b []byte, path string, first uint64) (header, error) {
 // segment is a file of the log. Its size is that of the file, zeros included.
 type segment struct {
 	header
-	size int64
+	size   int64
+	unread bool // only its name is known
 }
 
 func segmentName(first uint64) string { return fmt.Sprintf("%020d%s", first, suffix) }

@@ -46,6 +46,48 @@ func TestReader_SkipTo(t *testing.T) {
 	}
 }
 
+// From every place back to every place.
+func TestReader_Rewind(t *testing.T) {
+	fs := memFS(t)
+	l := lead(t, small(fs))
+	for i := range 40 {
+		add(t, l, true, entry(i, 200))
+	}
+	last := l.Last()
+	r, err := eventlog.OpenReader(fs, logDir, 1)
+	must(t, err)
+	check := func(from, to uint64) {
+		t.Helper()
+		for want := from; want <= to; want++ {
+			rec, ok, err := r.Next(last)
+			if err != nil || !ok || rec.Seq != want {
+				t.Fatalf("from %d: %d, %t, %v, want %d", from, rec.Seq, ok, err, want)
+			}
+		}
+	}
+	for at := uint64(1); at <= last; at += 3 {
+		for to := uint64(1); to <= at; to += 2 {
+			must(t, r.Rewind(at))
+			check(at, at)
+			must(t, r.Rewind(to))
+			check(to, at)
+		}
+	}
+	must(t, r.Rewind(last))
+	check(last, last)
+	must(t, l.Retain(eventlog.Retention{MaxBytes: 1}, last))
+	if err := r.Rewind(1); !errors.Is(err, eventlog.ErrCompacted) {
+		t.Fatalf("to what was deleted: %v", err)
+	}
+	add(t, l, true, "more")
+	last++
+	check(last, last) // it is where it was
+	must(t, r.Close())
+	if err := r.Rewind(1); !errors.Is(err, eventlog.ErrClosed) {
+		t.Fatalf("closed: %v", err)
+	}
+}
+
 func checkSkipped(t *testing.T, r *eventlog.Reader, l *eventlog.Log, at, to, last uint64) {
 	t.Helper()
 	next := max(to, at+1)

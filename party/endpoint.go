@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"time"
@@ -62,12 +63,11 @@ func readEndpoint(path string) (endpoint, error) {
 		return endpoint{}, err
 	}
 	defer f.Close()
-	b := make([]byte, maxEndpoint)
-	n, err := f.Read(b)
+	b, err := io.ReadAll(io.LimitReader(f, maxEndpoint))
 	if err != nil {
 		return endpoint{}, fmt.Errorf("%w: %w", errNoEndpoint, err)
 	}
-	return decodeEndpoint(b[:n])
+	return decodeEndpoint(b)
 }
 
 // publish puts e in place for others to find. Nothing is synced: the file means

@@ -145,15 +145,23 @@ func (w *benchWriter) next(b *testing.B, word string) string {
 // had a write acknowledged. Beside it stands the least it can take: until the
 // connections of the dead end, and then to open Pebble in that directory.
 func BenchmarkFailover(b *testing.B) {
+	b.Run("new", func(b *testing.B) { benchmarkFailover(b, 1) })
+	// With a log as long as it gets.
+	b.Run("full-log", func(b *testing.B) { benchmarkFailover(b, 20) })
+}
+
+// benchmarkFailover is BenchmarkFailover on a database whose keys were all written so often.
+func benchmarkFailover(b *testing.B, times int) {
 	dir := filepath.Join(b.TempDir(), "db")
 	db, err := party.Open(b.Context(), dir, nil)
 	if err != nil {
 		b.Fatal(err)
 	}
-	for i := 0; i < benchKeys; i += 1000 {
+	value := make([]byte, 100)
+	for i := 0; i < times*benchKeys; i += 1000 {
 		var batch pebble.Batch
 		for j := i; j < i+1000; j++ {
-			if err := batch.Set(benchKey(j), make([]byte, 100), nil); err != nil {
+			if err := batch.Set(benchKey(j%benchKeys), value, nil); err != nil {
 				b.Fatal(err)
 			}
 		}

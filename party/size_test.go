@@ -10,12 +10,10 @@ import (
 	"github.com/pebbleparty/pebbleparty/party"
 )
 
-// huge is never touched, so it costs no memory.
-var huge = make([]byte, party.MaxBatch+1)
-
 func tooLarge(t *testing.T, db *party.DB) {
 	ctx := within(t)
 	k := []byte("k")
+	huge := make([]byte, party.MaxBatch+1) // never touched, so it costs no memory
 	want(t, db.Set(ctx, k, huge, nil), party.ErrTooLarge)
 	want(t, db.Set(ctx, huge, nil, nil), party.ErrTooLarge)
 	want(t, db.Merge(ctx, k, huge, nil), party.ErrTooLarge)
