@@ -112,7 +112,7 @@ type applier struct {
 
 func (a *applier) add(rec eventlog.Record) error {
 	if a.batch == nil {
-		a.batch = a.m.store.db.NewBatchWithSize(replayBatch + replayBatch/4)
+		a.batch = a.m.store.db.NewBatchWithSize(replayBatch + replayBatch/4) // and what the last entry goes beyond
 	}
 	a.seq = rec.Seq
 	if rec.Kind != eventlog.KindEntry {

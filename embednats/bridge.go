@@ -101,7 +101,7 @@ func (s *Server) outbound(sock, pipe net.Conn) error {
 // relay reads from src until that fails, or write does. A connection that carries little costs little memory: the
 // buffer grows, up to nats-server's largest single write, when a read fills it.
 func relay(src net.Conn, write func([]byte) error) error {
-	buf := make([]byte, chunkSize/16)
+	buf := make([]byte, 4<<10)
 	for {
 		n, err := src.Read(buf)
 		if n > 0 {
@@ -113,7 +113,7 @@ func relay(src net.Conn, write func([]byte) error) error {
 			return err
 		}
 		if n == len(buf) && n < chunkSize {
-			buf = make([]byte, 4*n)
+			buf = make([]byte, min(4*n, chunkSize))
 		}
 	}
 }

@@ -81,6 +81,9 @@
 // after a failed sync of a dead leader the page cache may hold pages that are marked clean and are not on the disk. A last
 // file without a usable header and without data was being created when the crash came; it is removed.
 //
+// Of the segments before the last, Open reads the names only, so that what it costs does not grow with the log. A Reader
+// checks each header as it comes to it, and the first Retain all of them.
+//
 // # Commit word
 //
 // A file of 4096 bytes, memory-mapped by all processes:

@@ -34,6 +34,8 @@ type Options struct {
 	ReserveSeqs uint64
 	// Now is the clock for segment headers and retention. Default: time.Now.
 	Now func() time.Time
+	// Damaged is told by Retain of each segment, other than the last, whose header cannot be read, once. Default: nobody is.
+	Damaged func(error)
 }
 
 func (o Options) withDefaults() (Options, error) {
@@ -64,6 +66,9 @@ func (o Options) withDefaults() (Options, error) {
 	}
 	if o.Now == nil {
 		o.Now = time.Now
+	}
+	if o.Damaged == nil {
+		o.Damaged = func(error) {}
 	}
 	// frames begin at multiples of 8, and so the file should end at one
 	o.SegmentBytes = (o.SegmentBytes + 7) &^ 7

@@ -73,8 +73,8 @@ func OpenReader(fs vfs.FS, dir string, from uint64) (*Reader, error) {
 // nothing. Segments that lie between here and there are not looked at, and may have been deleted.
 func (r *Reader) SkipTo(from uint64) { r.from = max(r.from, from) }
 
-// Rewind goes back: the next record is from, or the next that exists, as if the reader had been opened there. Errors are
-// those of OpenReader, and ErrClosed; after one the reader is where it was.
+// Rewind goes back: the next record is from, or the next that exists, as if the reader had been opened there, except that
+// it may still have what was deleted since. Errors are those of OpenReader, and ErrClosed; after one the reader is where it was.
 func (r *Reader) Rewind(from uint64) error {
 	if r.file == nil {
 		return ErrClosed
@@ -132,7 +132,29 @@ func (r *Reader) seek() error {
 	if i == 0 && r.from != 0 && r.from <= h.prev {
 		return errors.Join(compacted(&h), f.Close())
 	}
+	if err := r.belongs(&h, firsts[i+1:]); err != nil {
+		return errors.Join(err, f.Close())
+	}
 	r.enter(f, h)
+	return nil
+}
+
+// belongs sees whether a segment is of the log that the last one is of; rest are those behind it.
+func (r *Reader) belongs(h *header, rest []uint64) error {
+	for i := len(rest) - 1; i >= 0; i-- {
+		f, last, err := r.openSegment(rest[i])
+		if errors.Is(err, errUnborn) {
+			continue
+		}
+		if err != nil {
+			return nil // whoever comes there is told
+		}
+		_ = f.Close()
+		if h.id != last.id {
+			return foreign(r.fs.PathJoin(r.dir, segmentName(h.first)), h.id, last.id)
+		}
+		break
+	}
 	return nil
 }
 
@@ -159,11 +181,11 @@ func (r *Reader) openSegment(first uint64) (vfs.File, header, error) {
 
 // lookAgain tells a file that was not finished, which is errUnborn, from one that has lost its header.
 func (r *Reader) lookAgain(f vfs.File, path string, first uint64) (header, error) {
-	b, err := readFrom(f, headerSize)
+	unused, err := zerosFrom(f, headerSize, nil)
 	if err != nil {
 		return header{}, fmt.Errorf("read segment %s: %w", path, err)
 	}
-	if allZero(b) {
+	if unused {
 		return header{}, errUnborn
 	}
 	// Data comes only behind a header: its writer may have been at work between the two looks.

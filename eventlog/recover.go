@@ -61,50 +61,45 @@ func (l *Log) open() error {
 // without data: it is not the last segment then, unborn names it.
 func (l *Log) load() (unborn uint64, err error) {
 	firsts, err := listSegments(l.o.FS, l.dir)
-	if err != nil || len(firsts) == 0 {
+	if err != nil {
 		return 0, err
 	}
-	last := firsts[len(firsts)-1]
-	l.current, err = loadSegment(l.o.FS, l.dir, last)
-	if isUnborn(err) {
-		used, uerr := l.hasData(last)
-		if used || uerr != nil {
-			return 0, errors.Join(uerr, l.headless(err, last))
-		}
-		if firsts = firsts[:len(firsts)-1]; len(firsts) == 0 {
-			return last, nil
-		}
-		unborn, last = last, firsts[len(firsts)-1]
+	for n := len(firsts); n > 0; n-- {
+		last := firsts[n-1]
 		l.current, err = loadSegment(l.o.FS, l.dir, last)
+		if err == nil {
+			for _, first := range firsts[:n-1] {
+				l.segs = append(l.segs, segment{header: header{first: first}, unread: true})
+			}
+			l.segs = append(l.segs, l.current)
+			return unborn, nil
+		}
+		unused := false
+		if isUnborn(err) && unborn == 0 {
+			var uerr error
+			unused, uerr = l.unused(last)
+			err = errors.Join(uerr, err)
+		}
+		if !unused {
+			if errors.Is(err, errUnborn) {
+				err = headless(l.o.FS.PathJoin(l.dir, segmentName(last)), last)
+			}
+			return 0, err
+		}
+		unborn = last
 	}
-	if err != nil {
-		return 0, l.headless(err, last)
-	}
-	for _, first := range firsts[:len(firsts)-1] {
-		l.segs = append(l.segs, segment{header: header{first: first}, unread: true})
-	}
-	l.segs = append(l.segs, l.current)
 	return unborn, nil
 }
 
-// headless is err, of reading a header, where one must be.
-func (l *Log) headless(err error, first uint64) error {
-	if errors.Is(err, errUnborn) {
-		return headless(l.o.FS.PathJoin(l.dir, segmentName(first)), first)
-	}
-	return err
-}
-
-// hasData reports whether there is anything behind a segment's header. A frame is written only after the header is
+// unused reports whether there is nothing behind a segment's header. A frame is written only after the header is
 // durable, so data behind a bad header is a header that was damaged later.
-func (l *Log) hasData(first uint64) (bool, error) {
+func (l *Log) unused(first uint64) (bool, error) {
 	f, err := l.o.FS.Open(l.o.FS.PathJoin(l.dir, segmentName(first)))
 	if err != nil {
 		return false, err
 	}
 	defer f.Close()
-	b, err := readFrom(f, headerSize)
-	return !allZero(b), err
+	return zerosFrom(f, headerSize, nil)
 }
 
 // check sees whether the last segment is of the right log, and follows the one before it.
@@ -121,7 +116,7 @@ func (l *Log) check() error {
 		l.id = l.current.id
 	}
 	if l.current.id != l.id {
-		return fmt.Errorf("%w: %s belongs to database %v, not to %v", ErrForeign, path, l.current.id, l.id)
+		return foreign(path, l.current.id, l.id)
 	}
 	if i := len(l.segs) - 2; i >= 0 && l.current.before != l.segs[i].first {
 		return &CorruptError{

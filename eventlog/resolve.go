@@ -85,7 +85,7 @@ func (r *Reader) advance(rest []uint64) (moved bool, err error) {
 		return false, err
 	}
 	if h.id != r.seg.id {
-		return false, errors.Join(fmt.Errorf("%w: segment %d belongs to database %v, not to %v", ErrForeign, h.first, h.id, r.seg.id), f.Close())
+		return false, errors.Join(foreign(r.fs.PathJoin(r.dir, segmentName(h.first)), h.id, r.seg.id), f.Close())
 	}
 	if h.before != r.seg.first || h.prev != r.c.last || h.term != r.c.term {
 		return false, f.Close()
@@ -151,6 +151,12 @@ func (r *Reader) headless(first uint64) error {
 	return headless(r.fs.PathJoin(r.dir, segmentName(first)), first)
 }
 
+// headless is a file without a header where there must be one.
 func headless(path string, first uint64) error {
 	return &CorruptError{File: path, Seq: first, Reason: "segment has no header"}
+}
+
+// foreign is a segment of another log.
+func foreign(path string, id, want ID) error {
+	return fmt.Errorf("%w: %s belongs to database %v, not to %v: move it away", ErrForeign, path, id, want)
 }

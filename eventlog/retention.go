@@ -25,20 +25,14 @@ type Retention struct {
 // the last one. Appends go on meanwhile. After an error (on Windows, a reader in a segment is one) the rest of the log
 // is whole, and what is left to delete goes with the next call.
 //
-// The first call reads the headers that Open left alone. A CorruptError tells, once, of a damaged one; that segment is deleted
-// like the others when its turn comes. What is not of this log (ErrForeign, ErrVersion) keeps everything from being deleted.
+// The first call reads the headers that Open left alone. A segment whose header is damaged is deleted like the others when
+// its turn comes; Options.Damaged is told. One that is not of this log (ErrForeign, ErrVersion) keeps everything from being deleted.
 func (l *Log) Retain(r Retention, keep uint64) error {
 	l.retainMu.Lock()
 	defer l.retainMu.Unlock()
-	damage, err := l.readHeaders()
-	if err != nil {
+	if err := l.readHeaders(); err != nil {
 		return fmt.Errorf("look for what to delete: %w", err)
 	}
-	return errors.Join(damage, l.retain(r, keep))
-}
-
-// retain is Retain, once all headers are read. retainMu is held.
-func (l *Log) retain(r Retention, keep uint64) error {
 	for {
 		if l.closed.Load() {
 			return ErrClosed // the next leader may be at work on the files
@@ -67,45 +61,56 @@ func (l *Log) retain(r Retention, keep uint64) error {
 	}
 }
 
-// readHeaders reads the headers that Open left alone. In the place of one that is damaged or gone comes what its name and
-// the segment behind it say, which keeps what is before it no shorter. So damage does not have the log grow without bound.
-func (l *Log) readHeaders() (damage, err error) {
+// readHeaders reads the headers that Open left alone. In the place of one that cannot be read comes what its name and the
+// segments beside it say, which keeps what is before it no shorter. So damage does not have the log grow without bound.
+func (l *Log) readHeaders() error {
 	l.segMu.Lock()
 	n := 0
-	for n < len(l.segs) && l.segs[n].unread {
+	for l.segs[n].unread { // the last one never is
 		n++
 	}
-	segs := slices.Clone(l.segs[:min(n+1, len(l.segs))]) // the last one is never unread
+	segs := slices.Clone(l.segs[:n+1])
 	l.segMu.Unlock()
+	if n == 0 {
+		return nil
+	}
+	var damage []error
 	for i := n - 1; i >= 0; i-- {
-		first := segs[i].first
+		first, next := segs[i].first, &segs[i+1]
 		path := l.o.FS.PathJoin(l.dir, segmentName(first))
 		s, err := loadSegment(l.o.FS, l.dir, first)
-		if err == nil && s.id != l.id {
-			err = fmt.Errorf("%w: %s belongs to database %v, not to %v", ErrForeign, path, s.id, l.id)
-		}
-		if errors.Is(err, ErrForeign) || errors.Is(err, ErrVersion) {
-			return nil, err
-		}
-		if isNotExist(err) {
+		switch {
+		case err == nil && s.id != l.id:
+			return foreign(path, s.id, l.id)
+		case (errors.Is(err, ErrForeign) || errors.Is(err, ErrVersion)) && next.before != first:
+			return err // else the next segment says that there was one of ours
+		case isNotExist(err):
 			err = &CorruptError{File: path, Seq: first, Reason: "segment has gone"}
+		case errors.Is(err, errUnborn):
+			err = headless(path, first)
 		}
-		if err = l.headless(err, first); err != nil {
-			if !errors.Is(err, ErrCorrupt) {
-				return nil, err
+		if err != nil {
+			damage = append(damage, err)
+			s.header = header{first: first, prev: first - 1, created: next.created}
+			if i > 0 {
+				s.before = segs[i-1].first
 			}
-			damage = errors.Join(damage, err)
-			s.header = header{first: first, prev: first - 1, created: segs[i+1].created}
 			if info, err := l.o.FS.Stat(path); err == nil {
 				s.size = info.Size()
 			}
 		}
 		segs[i] = s
 	}
+	if l.closed.Load() {
+		return ErrClosed // it may be the next leader that deleted them
+	}
 	l.segMu.Lock()
 	copy(l.segs, segs[:n]) // meanwhile segments may have come behind them
 	l.segMu.Unlock()
-	return damage, nil
+	for _, err := range damage {
+		l.o.Damaged(err)
+	}
+	return nil
 }
 
 // expendable returns the oldest segment if it may and should go.

@@ -115,7 +115,7 @@ func lockPebble(dir string, o *pebble.Options) (*pebble.Lock, error) {
 
 // openLog opens the log. That it belongs to the state is checked by Recover.
 func (l *leader) openLog() (err error) {
-	o := eventlog.Options{FS: l.db.opts.Pebble.FS, SegmentBytes: segmentBytes, Now: l.db.opts.Now}
+	o := l.logOptions()
 	if word, err := eventlog.ReadCommit(l.db.path("commit")); err == nil {
 		o.ID, o.DurableHint = word.ID(), word.Durable()
 		if err := word.Close(); err != nil {
@@ -132,6 +132,13 @@ func (l *leader) openLog() (err error) {
 		return fmt.Errorf("open the log: %w", err)
 	}
 	return nil
+}
+
+func (l *leader) logOptions() eventlog.Options {
+	return eventlog.Options{
+		FS: l.db.opts.Pebble.FS, SegmentBytes: segmentBytes, Now: l.db.opts.Now,
+		Damaged: func(err error) { l.db.log.Error("party: old log is damaged; the database is not", "err", err) },
+	}
 }
 
 // segmentBytes is the size of a log segment: what a failover has to read of the
@@ -151,7 +158,8 @@ func (l *leader) beginLog() (err error) {
 		return fmt.Errorf("%w: %s is missing or empty, and the last leader did not close cleanly: "+
 			"writes since its last flush were only there; put the folder back", ErrCorrupt, l.db.path("log"))
 	}
-	o := eventlog.Options{FS: l.db.opts.Pebble.FS, ID: l.machine.ID(), After: l.machine.Applied(), SegmentBytes: segmentBytes, Now: l.db.opts.Now}
+	o := l.logOptions()
+	o.ID, o.After = l.machine.ID(), l.machine.Applied()
 	if l.log, err = eventlog.Open(l.db.path("log"), o); err != nil {
 		return fmt.Errorf("begin the log: %w", err)
 	}

@@ -4,6 +4,10 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -12,6 +16,49 @@ import (
 
 	"github.com/pebbleparty/pebbleparty/party"
 )
+
+// Old log whose header is damaged keeps nobody from using the database. Who reads there is told, the operator is, and it is
+// trimmed like the rest.
+func TestDB_OldLogIsDamaged(t *testing.T) {
+	dir := newDir(t)
+	db := open(t, dir, nil)
+	for i := range 40 {
+		must(t, db.Set(within(t), fmt.Appendf(nil, "k%d", i), pattern(200<<10), pebble.NoSync))
+	}
+	must(t, db.Close())
+	segments, err := filepath.Glob(dir + "/party/log/*.log")
+	must(t, err)
+	if len(segments) < 4 {
+		t.Fatalf("%d segments", len(segments))
+	}
+	b, err := os.ReadFile(segments[1])
+	must(t, err)
+	copy(b, pattern(128))
+	must(t, os.WriteFile(segments[1], b, 0o600))
+
+	var said bytes.Buffer
+	db = open(t, dir, &party.Options{Logger: slog.New(slog.NewTextHandler(&said, nil))})
+	v, err := db.Get(within(t), []byte("k39"))
+	must(t, err)
+	if !bytes.Equal(v, pattern(200<<10)) {
+		t.Fatal("a value is damaged")
+	}
+	must(t, db.Set(within(t), []byte("k"), []byte("v"), pebble.Sync))
+	s := subscribe(t, db, &party.SubscribeOptions{From: 2})
+	for err == nil {
+		_, err = s.Next(within(t))
+	}
+	want(t, err, party.ErrCorrupt)
+	first, err := db.Trim(within(t), 1<<62)
+	must(t, err)
+	if first < 30 {
+		t.Errorf("trimmed to %d", first)
+	}
+	must(t, db.Close())
+	if n := strings.Count(said.String(), filepath.Base(segments[1])); n != 1 {
+		t.Errorf("told %d times:\n%s", n, &said)
+	}
+}
 
 func TestDB_Trim(t *testing.T) {
 	dir := newDir(t)
