@@ -44,6 +44,9 @@ func acquire(db *DB, lock *leaderLock, ready *station) (_ *leader, err error) {
 	if l.pebbleLock, err = lockPebble(db.dir, db.opts.Pebble); err != nil {
 		return l, err
 	}
+	if err := probe(db.path("probe"), db.opts.Pebble.FS, ready != nil); err != nil {
+		return l, err
+	}
 	if err := l.openParts(); err != nil {
 		return l, err
 	}
@@ -60,8 +63,7 @@ const minRoom = 1 << 20
 
 // checkRoom refuses to open Pebble on a full disk. A Pebble that meets that in
 // the middle has to be given up, and what it holds is not freed; this is tried
-// again every second for as long as the disk is full. What a quota leaves is not
-// known before it is used up.
+// again every second for as long as the disk is full. It does not see a quota.
 func checkRoom(dir string, fs vfs.FS) error {
 	u, err := fs.GetDiskUsage(dir)
 	if err != nil {
@@ -69,6 +71,31 @@ func checkRoom(dir string, fs vfs.FS) error {
 	}
 	if u.AvailBytes < minRoom {
 		return fmt.Errorf("%w: %s: %d bytes are free, %d are needed to open the database", ErrDiskFull, dir, u.AvailBytes, minRoom)
+	}
+	return nil
+}
+
+// probe is checkRoom for what only writing finds out: a quota that is used up, a
+// file system without inodes or mounted read-only. A process that has followed for a
+// while, and has a station ready, skips it: a leader could write a moment ago. It only
+// removes what one left that was killed in the middle.
+func probe(path string, fs vfs.FS, skip bool) error {
+	if skip {
+		if err := fs.Remove(path); !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+		return nil
+	}
+	f, err := fs.Create(path, vfs.WriteCategoryUnspecified)
+	if err != nil {
+		return fmt.Errorf("make a file in the database's directory: %w", err)
+	}
+	zeros := make([]byte, 64<<10)
+	for n := 0; n < minRoom && err == nil; n += len(zeros) {
+		_, err = f.Write(zeros)
+	}
+	if err = errors.Join(err, f.Close(), fs.Remove(path)); err != nil {
+		return fmt.Errorf("%d bytes are needed to open the database: %w", minRoom, err)
 	}
 	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -258,6 +259,51 @@ func resumes(t testing.TB, db *party.DB) {
 		}
 		return err == nil
 	})
+}
+
+// TestDB_QuotaUsedUpWhileNobodyLeads: what the disk says of its free space is not what this user may write, so each
+// attempt to lead fails, for hours perhaps. It must not leave a half open Pebble behind each time.
+func TestDB_QuotaUsedUpWhileNobodyLeads(t *testing.T) {
+	fs := newFaultFS()
+	o := &party.Options{Pebble: &pebble.Options{FS: fs}}
+	dir := newDir(t)
+	must(t, open(t, dir, nil).Close()) // so that Pebble has something to read
+	p := start(t, config{Dir: dir})
+	db := open(t, dir, o)
+	set(t, db, "before", "1")
+	fs.set(func(op, _ string) error {
+		if op == "write" || op == "create" {
+			return syscall.EDQUOT
+		}
+		return nil
+	})
+	t.Cleanup(func() { fs.set(nil) })
+	p.kill()
+	get := func() error {
+		_, err := db.Get(within(t), []byte("before"))
+		return err
+	}
+	again := func() error {
+		_, err := party.Open(within(t), dir, o)
+		return err
+	}
+	want(t, get(), party.ErrDiskFull) // the first attempt of one that has followed may find out in Pebble
+	want(t, get(), party.ErrDiskFull)
+	want(t, again(), party.ErrDiskFull)
+	goroutines := runtime.NumGoroutine()
+	for range 3 {
+		want(t, get(), party.ErrDiskFull)
+		want(t, again(), party.ErrDiskFull)
+	}
+	if n := runtime.NumGoroutine(); n >= goroutines+3 {
+		t.Errorf("from %d goroutines to %d in six attempts", goroutines, n)
+	}
+	fs.set(nil)
+	until(t, "there is a leader again", func() bool { return get() == nil })
+	set(t, db, "after", "1")
+	if _, err := os.Stat(filepath.Join(dir, "party", "probe")); !errors.Is(err, os.ErrNotExist) {
+		t.Error(err)
+	}
 }
 
 // TestDB_DiskFullOnceMemoryIs: that the disk is full is found only when Pebble's memory
