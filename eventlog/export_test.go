@@ -4,7 +4,7 @@ package eventlog
 func (l *Log) Size() int64 {
 	l.retainMu.Lock()
 	defer l.retainMu.Unlock()
-	if err := l.readHeaders(); err != nil {
+	if _, err := l.readHeaders(); err != nil {
 		panic(err)
 	}
 	l.segMu.Lock()

@@ -151,7 +151,7 @@ func (r *Reader) belongs(h *header, rest []uint64) error {
 		}
 		_ = f.Close()
 		if h.id != last.id {
-			return foreign(r.fs.PathJoin(r.dir, segmentName(h.first)), h.id, last.id)
+			return fmt.Errorf("%w: segments %d and %d belong to different databases, %v and %v", ErrForeign, h.first, last.first, h.id, last.id)
 		}
 		break
 	}

@@ -77,16 +77,18 @@ func (l *Log) load() (unborn uint64, err error) {
 		unused := false
 		if isUnborn(err) && unborn == 0 {
 			var uerr error
-			unused, uerr = l.unused(last)
-			err = errors.Join(uerr, err)
-		}
-		if !unused {
-			if errors.Is(err, errUnborn) {
-				err = headless(l.o.FS.PathJoin(l.dir, segmentName(last)), last)
+			if unused, uerr = l.unused(last); uerr != nil {
+				return 0, uerr
 			}
+		}
+		switch {
+		case unused:
+			unborn = last
+		case errors.Is(err, errUnborn):
+			return 0, headless(l.o.FS.PathJoin(l.dir, segmentName(last)), last)
+		default:
 			return 0, err
 		}
-		unborn = last
 	}
 	return unborn, nil
 }

@@ -158,5 +158,5 @@ func headless(path string, first uint64) error {
 
 // foreign is a segment of another log.
 func foreign(path string, id, want ID) error {
-	return fmt.Errorf("%w: %s belongs to database %v, not to %v: move it away", ErrForeign, path, id, want)
+	return fmt.Errorf("%w: %s belongs to database %v, not to %v", ErrForeign, path, id, want)
 }

@@ -28,11 +28,24 @@ type Retention struct {
 // The first call reads the headers that Open left alone. A segment whose header is damaged is deleted like the others when
 // its turn comes; Options.Damaged is told. One that is not of this log (ErrForeign, ErrVersion) keeps everything from being deleted.
 func (l *Log) Retain(r Retention, keep uint64) error {
+	damage, err := l.retain(r, keep)
+	for _, d := range damage {
+		l.o.Damaged(d)
+	}
+	return err
+}
+
+func (l *Log) retain(r Retention, keep uint64) (damage []error, err error) {
 	l.retainMu.Lock()
 	defer l.retainMu.Unlock()
-	if err := l.readHeaders(); err != nil {
-		return fmt.Errorf("look for what to delete: %w", err)
+	if damage, err = l.readHeaders(); err != nil {
+		return nil, fmt.Errorf("look for what to delete: %w", err)
 	}
+	return damage, l.deleteExpendable(r, keep)
+}
+
+// deleteExpendable is Retain once all headers are known. retainMu is held.
+func (l *Log) deleteExpendable(r Retention, keep uint64) error {
 	for {
 		if l.closed.Load() {
 			return ErrClosed // the next leader may be at work on the files
@@ -61,9 +74,9 @@ func (l *Log) Retain(r Retention, keep uint64) error {
 	}
 }
 
-// readHeaders reads the headers that Open left alone. In the place of one that cannot be read comes what its name and the
-// segments beside it say, which keeps what is before it no shorter. So damage does not have the log grow without bound.
-func (l *Log) readHeaders() error {
+// readHeaders reads the headers that Open left alone. In the place of a damaged one comes what its name and the segment
+// behind it say, which keeps what is before it no shorter. So damage does not have the log grow without bound. retainMu is held.
+func (l *Log) readHeaders() (damage []error, err error) {
 	l.segMu.Lock()
 	n := 0
 	for l.segs[n].unread { // the last one never is
@@ -72,29 +85,20 @@ func (l *Log) readHeaders() error {
 	segs := slices.Clone(l.segs[:n+1])
 	l.segMu.Unlock()
 	if n == 0 {
-		return nil
+		return nil, nil
 	}
-	var damage []error
 	for i := n - 1; i >= 0; i-- {
-		first, next := segs[i].first, &segs[i+1]
-		path := l.o.FS.PathJoin(l.dir, segmentName(first))
-		s, err := loadSegment(l.o.FS, l.dir, first)
-		switch {
-		case err == nil && s.id != l.id:
-			return foreign(path, s.id, l.id)
-		case (errors.Is(err, ErrForeign) || errors.Is(err, ErrVersion)) && next.before != first:
-			return err // else the next segment says that there was one of ours
-		case isNotExist(err):
-			err = &CorruptError{File: path, Seq: first, Reason: "segment has gone"}
-		case errors.Is(err, errUnborn):
-			err = headless(path, first)
+		s, err := loadSegment(l.o.FS, l.dir, segs[i].first)
+		path := l.o.FS.PathJoin(l.dir, segmentName(segs[i].first))
+		if err == nil && s.id != l.id {
+			return nil, foreign(path, s.id, l.id)
 		}
 		if err != nil {
-			damage = append(damage, err)
-			s.header = header{first: first, prev: first - 1, created: next.created}
-			if i > 0 {
-				s.before = segs[i-1].first
+			if err = l.damaged(err, path, &segs[i+1], segs[i].first); !errors.Is(err, ErrCorrupt) {
+				return nil, err
 			}
+			damage = append(damage, err)
+			s.header = header{first: segs[i].first, prev: segs[i].first - 1, created: segs[i+1].created}
 			if info, err := l.o.FS.Stat(path); err == nil {
 				s.size = info.Size()
 			}
@@ -102,15 +106,26 @@ func (l *Log) readHeaders() error {
 		segs[i] = s
 	}
 	if l.closed.Load() {
-		return ErrClosed // it may be the next leader that deleted them
+		return nil, ErrClosed // it may be the next leader that deleted them
 	}
 	l.segMu.Lock()
 	copy(l.segs, segs[:n]) // meanwhile segments may have come behind them
 	l.segMu.Unlock()
-	for _, err := range damage {
-		l.o.Damaged(err)
+	return damage, nil
+}
+
+// damaged makes a CorruptError of err, of reading the header of a segment, if that is what it means. What has another
+// magic or version is one of ours, and damaged, if the segment behind it names it.
+func (l *Log) damaged(err error, path string, next *segment, first uint64) error {
+	switch {
+	case errors.Is(err, errUnborn):
+		return headless(path, first)
+	case isNotExist(err):
+		return &CorruptError{File: path, Seq: first, Reason: "segment has gone"}
+	case (errors.Is(err, ErrForeign) || errors.Is(err, ErrVersion)) && next.before == first:
+		return &CorruptError{File: path, Seq: first, Reason: "segment has lost its header"}
 	}
-	return nil
+	return err
 }
 
 // expendable returns the oldest segment if it may and should go.

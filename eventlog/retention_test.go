@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -88,7 +89,8 @@ func TestLog_RetainsPastDamage(t *testing.T) {
 		{"no header", []uint64{7, 22}, func(_ string, b []byte) []byte { clear(b[:128]); return b }, nil},
 		{"magic", []uint64{7, 22}, func(_ string, b []byte) []byte { b[0] ^= 1; return b }, nil},
 		{"version", []uint64{7, 22}, func(_ string, b []byte) []byte { b[8]++; return b }, nil},
-		{"garbage, one behind the other", []uint64{4, 7, 10, 22, 25}, func(_ string, b []byte) []byte { copy(b, strings.Repeat("garbage", 100)); return b }, nil},
+		{"garbage", []uint64{7, 22}, func(_ string, b []byte) []byte { copy(b, strings.Repeat("garbage", 100)); return b }, nil},
+		{"one behind the other", []uint64{4, 7, 10, 22, 25}, func(_ string, b []byte) []byte { b[60] ^= 1; return b }, nil},
 		{"empty", []uint64{7, 22}, func(string, []byte) []byte { return nil }, nil},
 		{"removed", []uint64{7, 22}, nil, nil},
 		{"of another log", []uint64{7}, func(path string, _ []byte) []byte { return contents(t, other, path) }, eventlog.ErrForeign},
@@ -109,7 +111,12 @@ func TestLog_RetainsPastDamage(t *testing.T) {
 				l, o := tenSegments(t, fs, testID)
 				must(t, l.Close())
 				told := 0
-				o.Damaged = func(err error) { told++ }
+				o.Damaged = func(err error) {
+					if !errors.Is(err, eventlog.ErrCorrupt) {
+						t.Errorf("told of %v", err)
+					}
+					told++
+				}
 				path := func(first uint64) string { return fs.PathJoin(logDir, fmt.Sprintf("%020d.log", first)) }
 				for _, first := range c.firsts {
 					if c.damage != nil {
@@ -151,6 +158,63 @@ func TestLog_RetainsPastDamage(t *testing.T) {
 			})
 		}
 	}
+}
+
+// openFS lets Open fail.
+type openFS struct {
+	vfs.FS
+	fail func(path string) error // nil: never
+}
+
+func (f *openFS) Open(path string, o ...vfs.OpenOption) (vfs.File, error) {
+	if f.fail != nil {
+		if err := f.fail(path); err != nil {
+			return nil, err
+		}
+	}
+	return f.FS.Open(path, o...)
+}
+
+// A file that cannot be opened now is not damaged: the next call finds out.
+func TestLog_RetainTriesAgain(t *testing.T) {
+	fs := &openFS{FS: memFS(t)}
+	l, o := tenSegments(t, fs, testID)
+	must(t, l.Close())
+	o.Damaged = func(err error) { t.Errorf("told of %v", err) }
+	l = open(t, o)
+	defer l.Abort()
+	fs.fail = func(path string) error { return syscall.EMFILE }
+	r := eventlog.Retention{MaxAge: 150 * time.Second}
+	if err := l.Retain(r, all); !errors.Is(err, syscall.EMFILE) {
+		t.Fatal(err)
+	}
+	fs.fail = nil
+	if must(t, l.Retain(r, all)); l.First() != 19 {
+		t.Errorf("the log begins at %d", l.First())
+	}
+}
+
+// Nor does it make the log a corrupt one that a last file without a header cannot be looked into.
+func TestLog_OpenSaysWhatFailed(t *testing.T) {
+	fs := &openFS{FS: memFS(t)}
+	l := lead(t, small(fs))
+	must(t, l.Abort())
+	unborn := fs.PathJoin(logDir, fmt.Sprintf("%020d.log", l.Last()+1))
+	put(t, fs, unborn, nil)
+	looks := 0
+	fs.fail = func(path string) error {
+		if path == unborn {
+			looks++
+		}
+		if looks == 2 {
+			return syscall.EIO
+		}
+		return nil
+	}
+	if _, err := eventlog.Open(logDir, small(fs)); !errors.Is(err, syscall.EIO) || errors.Is(err, eventlog.ErrCorrupt) {
+		t.Fatal(err)
+	}
+	must(t, open(t, small(fs)).Abort())
 }
 
 // What is named like a segment and is none of ours is not deleted, and nothing before it: nobody knows what it is.

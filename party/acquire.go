@@ -44,8 +44,12 @@ func acquire(db *DB, lock *leaderLock, ready *station) (_ *leader, err error) {
 	if l.pebbleLock, err = lockPebble(db.dir, db.opts.Pebble); err != nil {
 		return l, err
 	}
-	if err := probe(db.path("probe"), db.opts.Pebble.FS, ready != nil); err != nil {
-		return l, err
+	if ready == nil { // else a leader could write a moment ago
+		if err := probe(db.path("probe"), db.opts.Pebble.FS); err != nil {
+			return l, err
+		}
+	} else {
+		_ = db.opts.Pebble.FS.Remove(db.path("probe")) // if one was killed in the middle
 	}
 	if err := l.openParts(); err != nil {
 		return l, err
@@ -75,30 +79,24 @@ func checkRoom(dir string, fs vfs.FS) error {
 	return nil
 }
 
-// probe is checkRoom for what only writing finds out: a quota that is used up, a
-// file system without inodes or mounted read-only. A process that has followed for a
-// while, and has a station ready, skips it: a leader could write a moment ago. It only
-// removes what one left that was killed in the middle.
-func probe(path string, fs vfs.FS, skip bool) error {
-	if skip {
-		if err := fs.Remove(path); !errors.Is(err, os.ErrNotExist) {
-			return err
-		}
-		return nil
-	}
+// probe is checkRoom for what only writing finds out: a quota that is used up, or a
+// file system without inodes.
+func probe(path string, fs vfs.FS) error {
 	f, err := fs.Create(path, vfs.WriteCategoryUnspecified)
 	if err != nil {
 		return fmt.Errorf("make a file in the database's directory: %w", err)
 	}
-	zeros := make([]byte, 64<<10)
-	for n := 0; n < minRoom && err == nil; n += len(zeros) {
-		_, err = f.Write(zeros)
-	}
-	if err = errors.Join(err, f.Close(), fs.Remove(path)); err != nil {
+	_, err = f.Write(zeros[:])
+	err = errors.Join(err, f.Close())
+	_ = fs.Remove(path) // one that stays does no harm
+	if err != nil {
 		return fmt.Errorf("%d bytes are needed to open the database: %w", minRoom, err)
 	}
 	return nil
 }
+
+// zeros is never written, and so takes no memory.
+var zeros [minRoom]byte
 
 // openParts opens what does not depend on each other at the same time: a
 // failover waits for it.
