@@ -21,7 +21,7 @@ import (
 // acquire makes this process the leader; it owns lock and, if there is one, the
 // station that is ready from here on. It fails with everything undone again. The steps:
 //
-//	Pebble's lock → beside each other: Pebble | log | NATS → socket → endpoint
+//	Pebble's lock → probe → beside each other: Pebble | log | NATS → socket → endpoint
 //	→ who wrote what → next term → commit word → sequencer, desk and replay
 //
 // From the endpoint on followers connect and introduce themselves; they are
