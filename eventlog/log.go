@@ -34,7 +34,8 @@ type Options struct {
 	ReserveSeqs uint64
 	// Now is the clock for segment headers and retention. Default: time.Now.
 	Now func() time.Time
-	// Damaged is told by Retain of each segment, other than the last, whose header cannot be read, once. Default: nobody is.
+	// Damaged is told by Retain, once, of each segment but the last whose header is damaged. No lock is held meanwhile.
+	// Default: nobody is told.
 	Damaged func(error)
 }
 

@@ -268,7 +268,8 @@ func walk(f vfs.File, size int64, h *header, hint uint64) (w walked, b []byte, e
 	}
 }
 
-// lost says why what ends the walk is not a torn tail; b is the file from w.rewrite on.
+// lost says why what ends the walk is not a torn tail; b is the file from w.rewrite on, to where
+// there are only zeros.
 func (w *walked) lost(b []byte, seed uint32, hint, unborn uint64) (reason string) {
 	if hint > w.last {
 		return fmt.Sprintf("the log was durable up to %d", hint)

@@ -88,17 +88,18 @@ func (l *Log) readHeaders() (damage []error, err error) {
 		return nil, nil
 	}
 	for i := n - 1; i >= 0; i-- {
-		s, err := loadSegment(l.o.FS, l.dir, segs[i].first)
-		path := l.o.FS.PathJoin(l.dir, segmentName(segs[i].first))
+		first, next := segs[i].first, &segs[i+1]
+		path := l.o.FS.PathJoin(l.dir, segmentName(first))
+		s, err := loadSegment(l.o.FS, l.dir, first)
 		if err == nil && s.id != l.id {
 			return nil, foreign(path, s.id, l.id)
 		}
 		if err != nil {
-			if err = l.damaged(err, path, &segs[i+1], segs[i].first); !errors.Is(err, ErrCorrupt) {
+			if err = damageOf(err, path, first, next); !errors.Is(err, ErrCorrupt) {
 				return nil, err
 			}
 			damage = append(damage, err)
-			s.header = header{first: segs[i].first, prev: segs[i].first - 1, created: segs[i+1].created}
+			s.header = header{first: first, prev: first - 1, created: next.created}
 			if info, err := l.o.FS.Stat(path); err == nil {
 				s.size = info.Size()
 			}
@@ -114,9 +115,9 @@ func (l *Log) readHeaders() (damage []error, err error) {
 	return damage, nil
 }
 
-// damaged makes a CorruptError of err, of reading the header of a segment, if that is what it means. What has another
-// magic or version is one of ours, and damaged, if the segment behind it names it.
-func (l *Log) damaged(err error, path string, next *segment, first uint64) error {
+// damageOf makes a CorruptError of err, of reading the header of the segment first, if that is what it means. What has
+// another magic or version is one of ours, and damaged, if the segment behind it names it.
+func damageOf(err error, path string, first uint64, next *segment) error {
 	switch {
 	case errors.Is(err, errUnborn):
 		return headless(path, first)
