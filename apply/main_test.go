@@ -128,7 +128,7 @@ func open(o *pebble.Options, lo eventlog.Options) (n *node, err error) {
 	if n.log, err = eventlog.Open(logDir, lo); err != nil {
 		return n, err
 	}
-	_, err = n.m.Recover(n.log, o.FS, logDir)
+	_, err = n.m.Recover(n.log)
 	return n, err
 }
 

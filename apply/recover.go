@@ -7,7 +7,6 @@ import (
 	"fmt"
 
 	"github.com/cockroachdb/pebble/v2"
-	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/pebbleparty/pebbleparty/eventlog"
 	"github.com/pebbleparty/pebbleparty/internal/mutant"
@@ -23,14 +22,14 @@ func idValue(id eventlog.ID) []byte {
 	return append(v, id[:]...)
 }
 
-// Recover joins the state with its log, which was just opened in folder dir: it
+// Recover joins the state with its log, which was just opened: it
 // checks that the two belong together and reads what the state lacks, which is then
 // applied by Replay or CatchUp. From here on no table of Pebble's is written before
 // the log is durable. backlog is how many bytes the entries have that the state lacks.
 //
 // The error is ErrCorrupt when the log lacks entries that the state does not
 // have either, or has fewer than the state has applied.
-func (m *Machine) Recover(log *eventlog.Log, fs vfs.FS, dir string) (backlog int, err error) {
+func (m *Machine) Recover(log *eventlog.Log) (backlog int, err error) {
 	sync := log.Sync
 	m.store.fs.syncLog.Store(&sync)
 	fresh := m.id == eventlog.ID{}
@@ -51,7 +50,7 @@ func (m *Machine) Recover(log *eventlog.Log, fs vfs.FS, dir string) (backlog int
 	if m.Applied() == log.Last() {
 		return 0, nil
 	}
-	if backlog, err = m.learn(log, fs, dir); err != nil {
+	if backlog, err = m.learn(log); err != nil {
 		return 0, fmt.Errorf("read the log from %d to %d: %w", m.Applied()+1, log.Last(), err)
 	}
 	return backlog, nil

@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"sync/atomic"
 
-	"github.com/cockroachdb/pebble/v2/vfs"
-
 	"github.com/pebbleparty/pebbleparty/eventlog"
 )
 
@@ -29,10 +27,10 @@ type replay struct {
 // learn reads the log behind what is applied, so that commands can be judged: all
 // but a condition on a key, which waits for the state. It returns how many bytes
 // the entries there have.
-func (m *Machine) learn(log *eventlog.Log, fs vfs.FS, dir string) (backlog int, err error) {
+func (m *Machine) learn(log *eventlog.Log) (backlog int, err error) {
 	// First may be above the next number and nothing be missing: a term record
 	// that leaves a gap before it can begin a segment. The reader knows.
-	r, err := eventlog.OpenReader(fs, dir, m.Applied()+1)
+	r, err := log.OpenReader(m.Applied() + 1)
 	if errors.Is(err, eventlog.ErrCompacted) {
 		err = fmt.Errorf("%w: the state ends at %d, but the log starts at %d: %w", ErrCorrupt, m.Applied(), log.First(), err)
 	}

@@ -102,6 +102,8 @@ type Log struct {
 	syncMu sync.Mutex
 	file   vfs.File // of current; written under mu and syncMu, read under either
 
+	walked marks // of what Open went over; immutable
+
 	retainMu sync.Mutex // one Retain at a time; taken before segMu
 	retained bool       // Retain has deleted something; under retainMu
 	segMu    sync.Mutex // never held over I/O

@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"slices"
+	"sort"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -34,6 +35,8 @@ type Reader struct {
 	// immutable
 	fs  vfs.FS
 	dir string
+
+	marks marks
 
 	from  uint64 // what is below is not returned
 	seg   header // of file
@@ -67,6 +70,43 @@ func OpenReader(fs vfs.FS, dir string, from uint64) (*Reader, error) {
 		return nil, fmt.Errorf("open reader of %s: %w", dir, err)
 	}
 	return r, nil
+}
+
+// OpenReader is the function of that name for the process that writes the log. Over what Open has walked it does not go
+// again from the beginning of the segment.
+func (l *Log) OpenReader(from uint64) (*Reader, error) {
+	r := &Reader{fs: l.o.FS, dir: l.dir, marks: l.walked, from: from}
+	if r.marks.first != 0 && r.marks.first <= from {
+		if f, h, err := r.openSegment(r.marks.first); err == nil {
+			r.enter(f, h)
+			return r, nil
+		}
+	}
+	if err := r.find(); err != nil {
+		return nil, fmt.Errorf("open reader of %s: %w", l.dir, err)
+	}
+	return r, nil
+}
+
+// marks are places in a segment where a reader may begin.
+type marks struct {
+	first uint64 // of the segment; 0: there are none
+	at    []mark // ascending
+}
+
+// mark is a place between two frames: what a walk knows there, and the offset in the file.
+type mark struct {
+	chain
+	off int64
+}
+
+// before returns the last place before the sequence number from.
+func (m *marks) before(from uint64) (mark, bool) {
+	i := sort.Search(len(m.at), func(i int) bool { return m.at[i].next() > from })
+	if i == 0 {
+		return mark{}, false
+	}
+	return m.at[i-1], true
 }
 
 // SkipTo makes from, or the next that exists, the next record that is returned, if the reader is not there yet. It reads
@@ -205,10 +245,15 @@ func (r *Reader) enter(f vfs.File, h header) {
 	r.restart()
 }
 
-// restart goes to the beginning of the segment that the reader is in.
+// restart goes to the beginning of the segment that the reader is in, or to a mark before the next record.
 func (r *Reader) restart() {
 	r.c = startChain(&r.seg)
 	r.buf, r.pos, r.off, r.trust = r.buf[:0], 0, headerSize, 0
+	if r.marks.first == r.seg.first {
+		if m, ok := r.marks.before(r.from); ok {
+			r.c, r.off = m.chain, m.off
+		}
+	}
 }
 
 // Next returns the next record if its sequence number is limit or below. ok is false when there is none yet; call again

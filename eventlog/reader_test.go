@@ -322,3 +322,70 @@ func TestReader_LooksAgainWhereItStood(t *testing.T) {
 		must(t, l.Abort())
 	}
 }
+
+// A reader of the process that writes the log begins where recovery came by, and sees
+// what any other does.
+func TestLog_OpenReader(t *testing.T) {
+	fs := memFS(t)
+	o := eventlog.Options{FS: fs, SegmentBytes: 400 << 10}
+	l := lead(t, o)
+	for i := range 500 {
+		add(t, l, false, entry(i, 1000+i%7*100))
+	}
+	must(t, l.Abort()) // numbers that were promised are skipped
+	l = lead(t, o)
+	for i := range 300 {
+		add(t, l, true, entry(i, 1000+i%5*100))
+		if i == 250 {
+			must(t, l.Abort())
+			l = lead(t, o)
+		}
+	}
+	must(t, l.Abort())
+	var first uint64
+	if _, err := fmt.Sscanf(filepath.Base(lastFile(t, fs)), "%d.log", &first); err != nil {
+		t.Fatal(err)
+	}
+	l = lead(t, o)
+	walked := l.Last()
+	add(t, l, true, "behind what was walked", entry(1, 300<<10), entry(2, 300<<10))
+	last := l.Last()
+	recs := mustRead(t, fs, 0)
+	froms := []uint64{0, last + 1, last + 2}
+	for _, rec := range recs {
+		froms = append(froms, rec.seq, rec.seq-1)
+	}
+	want := func(from uint64) []rec {
+		for i, rec := range recs {
+			if rec.seq >= from {
+				return recs[i:min(i+3, len(recs))]
+			}
+		}
+		return nil
+	}
+	again, err := l.OpenReader(last)
+	must(t, err)
+	most := int64(0)
+	for _, from := range froms {
+		r, err := l.OpenReader(from)
+		must(t, err)
+		must(t, again.Rewind(from))
+		for _, r := range []*eventlog.Reader{r, again} {
+			before := r.Passed()
+			for i, w := range want(from) {
+				got, ok, err := r.Next(last)
+				if err != nil || !ok || (rec{got.Seq, got.Term, got.Kind, string(got.Payload)}) != w {
+					t.Fatalf("from %d: record %d is %d of term %d, %v; want %d of term %d", from, i, got.Seq, got.Term, err, w.seq, w.term)
+				}
+				if i == 0 && first <= from && from <= walked {
+					most = max(most, r.Passed()-before)
+				}
+			}
+		}
+		must(t, r.Close())
+	}
+	if most == 0 || most > 70<<10 {
+		t.Errorf("%d bytes were gone through before the first record", most)
+	}
+	must(t, again.Close())
+}

@@ -175,6 +175,7 @@ func (l *Log) recover(unborn uint64) error {
 		l.loseLastFrame(&s)
 	}
 	w, buf, err := walk(f, s.size, &s.header, l.o.DurableHint)
+	l.walked = marks{first: s.first, at: w.marks}
 	if err != nil {
 		return fmt.Errorf("read segment %s: %w", path, err)
 	}
@@ -236,6 +237,7 @@ type walked struct {
 	chain
 	end     int64 // of the valid frames
 	rewrite int64 // from here on nothing is known to be durable
+	marks   []mark
 }
 
 // walk goes over the valid frames at the beginning of a segment. Records up to hint are known to be durable. It reads
@@ -250,6 +252,7 @@ func walk(f vfs.File, size int64, h *header, hint uint64) (w walked, b []byte, e
 		switch {
 		case v == frameShort && w.end+fr.size <= size:
 			at = w.end
+			w.marks = append(w.marks, mark{w.chain, w.end})
 			b = slices.Grow(b[:0], int(min(max(readBulk, fr.size), size-at)))
 			n, err := f.ReadAt(b[:min(int64(cap(b)), size-at)], at)
 			if err != nil && !errors.Is(err, io.EOF) || int64(n) < fr.size {

@@ -194,7 +194,7 @@ func (l *leader) beginLog() (err error) {
 // beginTerm joins state and log and begins the term.
 func (l *leader) beginTerm() error {
 	var err error
-	if l.backlog, err = l.machine.Recover(l.log, l.db.opts.Pebble.FS, l.db.path("log")); err != nil {
+	if l.backlog, err = l.machine.Recover(l.log); err != nil {
 		return err
 	}
 	last := l.log.Last() // before StartTerm skips numbers that were promised

@@ -35,7 +35,7 @@ func behind(t *testing.T) *sequencer {
 		check(err)
 		log, err := eventlog.Open(dir+"/log", eventlog.Options{FS: fs, ID: m.ID()})
 		check(err)
-		backlog, err := m.Recover(log, fs, dir+"/log")
+		backlog, err := m.Recover(log)
 		check(err)
 		_, seq, err := log.StartTerm(time.Now())
 		check(err)
