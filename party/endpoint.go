@@ -82,6 +82,9 @@ func (e endpoint) publish(path string) error {
 	if err := os.WriteFile(tmp, append(b, '\n'), 0o600); err != nil {
 		return fmt.Errorf("write %s: %w", filepath.Base(path), err)
 	}
+	// What the leader before left goes first: over a file ext4 renames a new one only
+	// after it has begun to write that out.
+	_ = os.Remove(path)
 	if err := renameOver(tmp, path); err != nil {
 		return fmt.Errorf("publish %s: %w", filepath.Base(path), err)
 	}

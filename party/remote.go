@@ -73,6 +73,9 @@ func connect(ctx context.Context, db *DB, e endpoint, conn uint64) (_ *remote, e
 			r.close()
 		}
 	}()
+	if err := r.subscribe(); err != nil { // while the leader may still be on its way
+		return nil, err
+	}
 	o := db.opts.Pebble
 	hello := helloRequest{Comparer: o.Comparer.Name, Merger: o.Merger.Name}
 	t, body, err := r.ask(ctx, hello.append(nil))
@@ -97,7 +100,7 @@ func connect(ctx context.Context, db *DB, e endpoint, conn uint64) (_ *remote, e
 		}
 	}
 	db.learn(w.Committed)
-	return r, r.subscribe()
+	return r, nil
 }
 
 func (r *remote) subscribe() error {
