@@ -29,6 +29,15 @@ func (m *Machine) Checkpoint(dir string) error {
 	if err := fs.settling.waitUnless(fs.away.stop); err != nil {
 		return err
 	}
+	// Of a manifest that Pebble has only read it copies nothing.
+	if !m.store.manifest.Load() {
+		if err := m.Flush(fs.away.stop); err != nil {
+			return err
+		}
+		if !m.store.manifest.Load() {
+			return ErrStopped
+		}
+	}
 	return m.store.callUnless(fs.away.stop, func() error {
 		fs.away.begin(dir, fs.PathDir(dir))
 		defer fs.away.end(dir)

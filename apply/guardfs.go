@@ -3,8 +3,10 @@ package apply
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -30,8 +32,8 @@ var ErrFenced = errors.New("apply: this process no longer leads; its Pebble may 
 //   - A fence. After Abandon no write reaches the disk, whatever goroutine of a
 //     broken Pebble still runs.
 //
-// And it keeps a failover short, see settling, and Pebble's own log empty, see
-// emptyFile.
+// And it keeps a failover short, see settling, and Pebble's own log out of the way,
+// see List.
 type guardFS struct {
 	vfs.FS
 	settling *settling
@@ -42,14 +44,16 @@ type guardFS struct {
 	// nil when none since the last success.
 	full atomic.Pointer[error]
 	// failed is that of a flush for another reason.
-	failed atomic.Pointer[error]
-	moving atomic.Bool   // Pebble moves a marker: from its creation until it says that the manifest is in force
-	quit   func(error)   // store.quit
-	waits  atomic.Bool   // the manifest waits for space: only once Pebble is open, Open itself fails
-	poll   time.Duration // spacePoll, but in a test
-	stop   chan struct{} // closed when the store closes: nothing waits for space any more
-	away   away          // checkpoints that are being made
-	left   atomic.Bool   // Pebble was abandoned while it may still work
+	failed   atomic.Pointer[error]
+	moving   atomic.Bool   // Pebble moves a marker: from its creation until it says that the manifest is in force
+	quit     func(error)   // store.quit
+	waits    atomic.Bool   // the manifest waits for space: only once Pebble is open, Open itself fails
+	poll     time.Duration // spacePoll, but in a test
+	stop     chan struct{} // closed when the store closes: nothing waits for space any more
+	away     away          // checkpoints that are being made
+	left     atomic.Bool   // Pebble was abandoned while it may still work
+	wal      string        // the file of its own log that Pebble has created; immutable once it is open
+	rewrites bool          // the manifest that Pebble reads, for the state to be durable; immutable
 
 	fence struct {
 		sync.RWMutex // held for reading by every operation that writes, while it runs
@@ -136,7 +140,10 @@ func (g *guardFS) pause() {
 }
 
 // isWAL tells a file of Pebble's own log. The event log does not come by here.
-func isWAL(name string) bool { return strings.HasSuffix(name, ".log") }
+func isWAL(name string) bool {
+	number, ok := strings.CutSuffix(filepath.Base(name), ".log")
+	return ok && number != "" && strings.Trim(number, "-0123456789") == ""
+}
 
 func isTable(name string) bool {
 	return strings.HasSuffix(name, ".sst") || strings.HasSuffix(name, ".blob")
@@ -176,6 +183,9 @@ func (g *guardFS) retry(name string, c vfs.DiskWriteCategory, op func() error) e
 }
 
 func (g *guardFS) Create(name string, c vfs.DiskWriteCategory) (vfs.File, error) {
+	if isWAL(name) {
+		return g.createWAL(name)
+	}
 	if g.away.has(name) {
 		return g.away.wrap(func() (vfs.File, error) { return g.FS.Create(name, c) })
 	}
@@ -216,9 +226,6 @@ func (g *guardFS) Create(name string, c vfs.DiskWriteCategory) (vfs.File, error)
 	if err != nil {
 		return nil, err
 	}
-	if isWAL(name) {
-		return emptyFile{f}, nil
-	}
 	return &guardFile{File: f, fs: g, name: name, category: c}, nil
 }
 
@@ -245,19 +252,99 @@ func (g *guardFS) create(name string, c vfs.DiskWriteCategory) (f vfs.File, err 
 	return f, err
 }
 
-// emptyFile is a file of Pebble's own log. With the log off, all that Pebble writes
-// to it is a mark that it ends. Half of the mark, as a full disk or a power cut may
-// leave it, would be worse than none: Pebble takes it in the newest file only, and
-// a crash before the manifest of the next leader is in force leaves a newer one.
-// Empty, the file is whole.
-type emptyFile struct{ vfs.File }
+// Pebble creates a file of its own log even while that is off. Nothing comes into it,
+// but whoever opens the database next replays it, and for that flushes a memtable
+// without keys into a new manifest, before it is open. So Pebble does not see those
+// that are empty, and does without its own until it has settled. Then plain Pebble finds
+// one, as it expects: if it finds none it writes no manifest as it opens, and its
+// Checkpoint before the first flush copies nothing of the one that it has read.
 
-func (emptyFile) Write(p []byte) (int, error)            { return len(p), nil }
-func (emptyFile) WriteAt(p []byte, _ int64) (int, error) { return len(p), nil }
-func (emptyFile) Preallocate(int64, int64) error         { return nil }
-func (emptyFile) Sync() error                            { return nil }
-func (emptyFile) SyncData() error                        { return nil }
-func (emptyFile) SyncTo(int64) (bool, error)             { return false, nil }
+func (g *guardFS) List(dir string) ([]string, error) {
+	names, err := g.FS.List(dir)
+	return slices.DeleteFunc(names, func(name string) bool { return g.isEmptyWAL(g.FS.PathJoin(dir, name)) }), err
+}
+
+func (g *guardFS) isEmptyWAL(path string) bool {
+	if !isWAL(path) {
+		return false
+	}
+	info, err := g.FS.Stat(path)
+	return err == nil && info.Size() == 0
+}
+
+// createWAL makes a file of Pebble's own log, in memory and, later, an empty one on the
+// disk in the place of those that were there.
+func (g *guardFS) createWAL(name string) (vfs.File, error) {
+	if !g.away.has(name) {
+		g.wal = name
+		if err := g.settling.do(func() error { g.replaceWALs(name); return nil }); err != nil {
+			return nil, err
+		}
+	}
+	return openWAL()
+}
+
+// replaceWALs does no harm where it fails.
+func (g *guardFS) replaceWALs(name string) {
+	f, err := g.create(name, vfs.WriteCategoryUnspecified)
+	if err != nil {
+		return
+	}
+	_ = f.Close()
+	dir := g.FS.PathDir(name)
+	names, _ := g.FS.List(dir)
+	for _, old := range names {
+		if old = g.FS.PathJoin(dir, old); old != name && g.isEmptyWAL(old) {
+			_ = g.do(old, "", func() error { return g.FS.Remove(old) })
+		}
+	}
+}
+
+// openWAL returns an empty file. What is written to it is gone.
+func openWAL() (vfs.File, error) { return vfs.NewMem().Create("wal", vfs.WriteCategoryUnspecified) }
+
+// Open gives a checkpoint the file of Pebble's log that is in memory, and notes the
+// manifest that Pebble reads as it opens.
+func (g *guardFS) Open(name string, opts ...vfs.OpenOption) (vfs.File, error) {
+	if isWAL(name) && name == g.wal {
+		return openWAL()
+	}
+	if isManifest(name) && g.rewrites {
+		g.settling.note(pendingOp{run: func() error { return g.rewrite(name) }})
+	}
+	return g.FS.Open(name, opts...)
+}
+
+// rewrite makes the manifest durable that Pebble has read, and its name. It may be of a
+// leader that was killed before it had synced what it wrote last, or that found a sync
+// to fail: then there are pages in the kernel's cache that are marked clean and are not
+// on the disk, and no sync writes them. A power cut would bring back what the manifest
+// said before, so that comes first of all that was put off: nothing that it says has been
+// replaced is removed, and no log of what it says is in the tables, before it is done.
+func (g *guardFS) rewrite(name string) error {
+	err := g.retry(name, "", func() error {
+		f, err := g.FS.OpenReadWrite(name, vfs.WriteCategoryUnspecified)
+		if err != nil {
+			return err
+		}
+		b := make([]byte, 64<<10)
+		for off, n := int64(0), 0; err == nil; off += int64(n) {
+			if n, err = f.ReadAt(b, off); n > 0 {
+				if _, werr := f.WriteAt(b[:n], off); werr != nil {
+					err = werr
+				}
+			}
+		}
+		if errors.Is(err, io.EOF) {
+			err = f.Sync()
+		}
+		return errors.Join(err, f.Close())
+	})
+	if err != nil {
+		return err
+	}
+	return g.syncFolder(g.FS.PathDir(name))
+}
 
 // markerFile stands for a marker, which Pebble creates and closes.
 type markerFile struct{ vfs.File }

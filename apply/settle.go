@@ -5,13 +5,14 @@ import (
 	"time"
 )
 
-// settling puts off what makes the opening of Pebble slow: a dozen writes to
-// folders, and the syncs between them, that bring a new manifest and a new
-// options file into force. Nothing that anybody is told rests on them. Until
-// they are through, a crash finds the manifest before and all the files it
-// names, which the log continues as well as it does the new one. So while Pebble
-// opens they are only noted, and done in the same order when something has to
-// come behind them, or when those who waited for the failover have been served.
+// settling puts off what makes the opening of Pebble slow: writes to folders, and
+// the syncs between them, that bring a new options file into force and, if Pebble
+// is new or had something to replay, a new manifest; and to make sure of the manifest
+// that it has read, see guardFS.rewrite. Nothing that anybody is told rests on them.
+// Until they are through, a crash finds what was there before and all the files that it
+// names, which the log continues as well as it does the new one. So while Pebble opens
+// they are only noted, and done in the same order when something has to come behind
+// them, or when those who waited for the failover have been served.
 // Syncs of tables are not among them, see guardFile.sync.
 type settling struct {
 	mu      sync.Mutex

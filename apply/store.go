@@ -34,6 +34,7 @@ type store struct {
 	parked    sync.Once
 	closed    atomic.Bool
 	abandoned atomic.Bool
+	manifest  atomic.Bool    // Pebble has written one since it was opened
 	calls     sync.WaitGroup // operations of call that have not returned
 }
 
@@ -51,6 +52,8 @@ func openStore(dir string, user *pebble.Options, lock *pebble.Lock, log *slog.Lo
 	}
 	s.fs = newGuardFS(fs)
 	s.fs.quit = s.quit
+	_, private := fs.(unsyncedFS)
+	s.fs.rewrites = !private && !o.ReadOnly
 	o.FS = s.fs
 	o.Lock = lock
 	o.DisableWAL = true
@@ -89,7 +92,7 @@ func openStore(dir string, user *pebble.Options, lock *pebble.Lock, log *slog.Lo
 	}
 	go func() {
 		if err := s.fs.settling.settle(); err != nil {
-			s.fail(fmt.Errorf("bring the new manifest into force: %w", err))
+			s.fail(fmt.Errorf("settle after opening: %w", err))
 		}
 	}()
 	return s, nil
@@ -142,7 +145,12 @@ func (s *store) listen(o *pebble.Options) {
 			signal(s.flushed)
 			signal(s.eased)
 		},
-		ManifestCreated: func(pebble.ManifestCreateInfo) { s.fs.moving.Store(false) },
+		ManifestCreated: func(i pebble.ManifestCreateInfo) {
+			s.fs.moving.Store(false)
+			if i.Err == nil {
+				s.manifest.Store(true)
+			}
+		},
 		CompactionEnd: func(i pebble.CompactionInfo) {
 			s.room.compacted(i.Err)
 			signal(s.eased)

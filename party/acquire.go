@@ -62,7 +62,7 @@ func acquire(db *DB, lock *leaderLock, ready *station) (_ *leader, err error) {
 }
 
 // minRoom is the space that must be free, in bytes, for Pebble to be opened,
-// which writes a new manifest.
+// which writes an options file at once and a manifest a little later.
 const minRoom = 1 << 20
 
 // checkRoom refuses to open Pebble on a full disk. A Pebble that meets that in

@@ -13,30 +13,35 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
-// brittleFS lets the manifests of replicas fail that were there before it broke.
+// brittleFS lets the manifests fail of the replicas that were there as it broke.
 type brittleFS struct {
 	vfs.FS
-	broken atomic.Bool
+	broken atomic.Pointer[[]string] // folders
 }
 
 func (f *brittleFS) Unwrap() vfs.FS { return f.FS }
 
 func (f *brittleFS) Create(name string, c vfs.DiskWriteCategory) (vfs.File, error) {
 	file, err := f.FS.Create(name, c)
-	if err != nil || f.broken.Load() || !strings.Contains(filepath.ToSlash(name), "/replicas/") || !strings.HasPrefix(filepath.Base(name), "MANIFEST") {
+	if err != nil || !strings.HasPrefix(filepath.Base(name), "MANIFEST") {
 		return file, err
 	}
-	return &brittleFile{file, f}, nil
+	return &brittleFile{file, f, name}, nil
 }
 
 type brittleFile struct {
 	vfs.File
-	fs *brittleFS
+	fs   *brittleFS
+	name string
 }
 
 func (f *brittleFile) Write(p []byte) (int, error) {
-	if f.fs.broken.Load() {
-		return 0, errors.New("the manifest is broken")
+	if folders := f.fs.broken.Load(); folders != nil {
+		for _, folder := range *folders {
+			if strings.HasPrefix(f.name, folder+string(filepath.Separator)) {
+				return 0, errors.New("the manifest is broken")
+			}
+		}
 	}
 	return f.File.Write(p)
 }
@@ -86,7 +91,11 @@ func TestLocal_BrokenReplicaIsNotClosedUnderAReader(t *testing.T) {
 	if !lr.gate.enter() {
 		t.Fatal("it serves no longer")
 	}
-	fs.broken.Store(true)
+	folders, err := filepath.Glob(filepath.Join(db.dir, "party", "replicas", "*"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	fs.broken.Store(&folders)
 	for broke := false; !broke; { // once it has to flush
 		read()
 		select {
