@@ -3,7 +3,6 @@ package apply
 import (
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -142,7 +141,8 @@ func (g *guardFS) pause() {
 // isWAL tells a file of Pebble's own log. The event log does not come by here.
 func isWAL(name string) bool {
 	number, ok := strings.CutSuffix(filepath.Base(name), ".log")
-	return ok && number != "" && strings.Trim(number, "-0123456789") == ""
+	number, _, _ = strings.Cut(number, "-") // a log that WALFailover has split
+	return ok && len(number) >= 6 && strings.Trim(number, "0123456789") == ""
 }
 
 func isTable(name string) bool {
@@ -309,33 +309,42 @@ func (g *guardFS) Open(name string, opts ...vfs.OpenOption) (vfs.File, error) {
 	if isWAL(name) && name == g.wal {
 		return openWAL()
 	}
-	if isManifest(name) && g.rewrites {
-		g.settling.note(pendingOp{run: func() error { return g.rewrite(name) }})
+	f, err := g.FS.Open(name, opts...)
+	if err != nil || !isManifest(name) || !g.rewrites {
+		return f, err
 	}
-	return g.FS.Open(name, opts...)
+	read := &readFile{File: f}
+	if !g.settling.first(func() error { return g.rewrite(name, read.b) }) {
+		return f, nil // a checkpoint's
+	}
+	return read, nil
 }
 
-// rewrite makes the manifest durable that Pebble has read, and its name. It may be of a
-// leader that was killed before it had synced what it wrote last, or that found a sync
-// to fail: then there are pages in the kernel's cache that are marked clean and are not
-// on the disk, and no sync writes them. A power cut would bring back what the manifest
-// said before, so that comes first of all that was put off: nothing that it says has been
-// replaced is removed, and no log of what it says is in the tables, before it is done.
-func (g *guardFS) rewrite(name string) error {
+// readFile keeps what is read of a file.
+type readFile struct {
+	vfs.File
+	b []byte
+}
+
+func (f *readFile) Read(p []byte) (int, error) {
+	n, err := f.File.Read(p)
+	f.b = append(f.b, p[:n]...)
+	return n, err
+}
+
+// rewrite makes durable what Pebble has read of its manifest, and the name of that. It
+// may be of a leader that was killed before it had synced what it wrote last, or that
+// found a sync to fail: then there are pages in the kernel's cache that are marked clean
+// and are not on the disk, and no sync writes them. A power cut would bring back what
+// the manifest said before. So this comes first of all that was put off, and before log
+// that is in the tables goes, see Machine.Durable.
+func (g *guardFS) rewrite(name string, b []byte) error {
 	err := g.retry(name, "", func() error {
 		f, err := g.FS.OpenReadWrite(name, vfs.WriteCategoryUnspecified)
 		if err != nil {
 			return err
 		}
-		b := make([]byte, 64<<10)
-		for off, n := int64(0), 0; err == nil; off += int64(n) {
-			if n, err = f.ReadAt(b, off); n > 0 {
-				if _, werr := f.WriteAt(b[:n], off); werr != nil {
-					err = werr
-				}
-			}
-		}
-		if errors.Is(err, io.EOF) {
+		if _, err = f.WriteAt(b, 0); err == nil {
 			err = f.Sync()
 		}
 		return errors.Join(err, f.Close())

@@ -250,8 +250,12 @@ func (m *Machine) get(from pebble.Reader, dst, key []byte, want func(size int) b
 }
 
 // Durable returns up to which sequence number the state is in Pebble's durable
-// tables: the log before it is not needed for recovery.
+// tables: the log before it is not needed for recovery. It is 0 until the manifest that
+// Pebble has read is known to be durable, which is so after a flush.
 func (m *Machine) Durable() (seq uint64, err error) {
+	if !m.store.fs.settling.settled() {
+		return 0, nil
+	}
 	it, err := m.store.db.NewIter(&pebble.IterOptions{OnlyReadGuaranteedDurable: true})
 	if err != nil {
 		return 0, err

@@ -57,9 +57,13 @@ func TestMachine_RemovesNothingBeforeTheManifestIsDurable(t *testing.T) {
 
 	var cuts []*vfs.MemFS
 	rewritten := false // what a failed sync has left in the kernel's cache, no other sync writes
+	look := make(chan struct{})
 	taken := &hookFS{FS: fs}
 	taken.hook(func(o op) error {
-		rewritten = rewritten || o.kind == "write" && isManifest(o)
+		if o.kind == "write" && isManifest(o) {
+			<-look
+			rewritten = true
+		}
 		if o.kind == "remove" && !rewritten {
 			t.Errorf("%s is removed", o.path)
 		}
@@ -71,6 +75,10 @@ func TestMachine_RemovesNothingBeforeTheManifestIsDurable(t *testing.T) {
 		}
 	})
 	n := lead(t, small(taken))
+	if seq, err := n.m.Durable(); seq != 0 || err != nil {
+		t.Errorf("durable up to %d, %v", seq, err)
+	}
+	close(look)
 	must(t, n.end(false))
 	if len(cuts) < 3 {
 		t.Errorf("%d files were removed: not all the tables that were replaced", len(cuts))

@@ -1,6 +1,7 @@
 package apply
 
 import (
+	"slices"
 	"sync"
 	"time"
 )
@@ -46,6 +47,26 @@ func (s *settling) note(op pendingOp) bool {
 		s.pending = append(s.pending, op)
 	}
 	return s.noting
+}
+
+// first is note, before all that was noted.
+func (s *settling) first(op func() error) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.noting {
+		s.pending = slices.Insert(s.pending, 0, pendingOp{run: op})
+	}
+	return s.noting
+}
+
+// settled tells whether all that was put off is done, and well.
+func (s *settling) settled() bool {
+	select {
+	case <-s.done:
+		return s.err == nil
+	default:
+		return false
+	}
 }
 
 // remove removes a file in its turn, which nothing waits for: what is left
