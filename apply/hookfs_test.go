@@ -12,6 +12,7 @@ type op struct {
 	kind     string // create write sync rename link remove
 	path     string
 	category vfs.DiskWriteCategory
+	size     int // of a write
 }
 
 // hookFS sees every change; before may fail it.
@@ -64,11 +65,11 @@ func (h *hookFS) Create(name string, c vfs.DiskWriteCategory) (vfs.File, error) 
 			return nil, err
 		}
 	}
-	return h.file(op{"create", name, c}, func() (vfs.File, error) { return h.FS.Create(name, c) })
+	return h.file(op{kind: "create", path: name, category: c}, func() (vfs.File, error) { return h.FS.Create(name, c) })
 }
 
 func (h *hookFS) OpenReadWrite(name string, c vfs.DiskWriteCategory, opts ...vfs.OpenOption) (vfs.File, error) {
-	return h.file(op{"create", name, c}, func() (vfs.File, error) { return h.FS.OpenReadWrite(name, c, opts...) })
+	return h.file(op{kind: "create", path: name, category: c}, func() (vfs.File, error) { return h.FS.OpenReadWrite(name, c, opts...) })
 }
 
 func (h *hookFS) OpenDir(name string) (vfs.File, error) {
@@ -97,15 +98,23 @@ type hookFile struct {
 	op op
 }
 
-func (f *hookFile) as(kind string) op { return op{kind, f.op.path, f.op.category} }
+func (f *hookFile) as(kind string) op {
+	return op{kind: kind, path: f.op.path, category: f.op.category}
+}
+
+func (f *hookFile) write(p []byte) op {
+	o := f.as("write")
+	o.size = len(p)
+	return o
+}
 
 func (f *hookFile) Write(p []byte) (n int, err error) {
-	err = f.h.do(f.as("write"), func() error { n, err = f.File.Write(p); return err })
+	err = f.h.do(f.write(p), func() error { n, err = f.File.Write(p); return err })
 	return n, err
 }
 
 func (f *hookFile) WriteAt(p []byte, off int64) (n int, err error) {
-	err = f.h.do(f.as("write"), func() error { n, err = f.File.WriteAt(p, off); return err })
+	err = f.h.do(f.write(p), func() error { n, err = f.File.WriteAt(p, off); return err })
 	return n, err
 }
 

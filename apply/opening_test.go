@@ -56,13 +56,18 @@ func TestMachine_RemovesNothingBeforeTheManifestIsDurable(t *testing.T) {
 	}
 
 	var cuts []*vfs.MemFS
-	rewritten := false // what a failed sync has left in the kernel's cache, no other sync writes
+	rewritten := false                                                                                   // what a failed sync has left in the kernel's cache, no other sync writes
+	old, err := fs.Create(dbDir+"/marker.manifest.000000.MANIFEST-000000", vfs.WriteCategoryUnspecified) // is removed first
+	must(t, err)
+	must(t, old.Close())
 	look := make(chan struct{})
 	taken := &hookFS{FS: fs}
 	taken.hook(func(o op) error {
 		if o.kind == "write" && isManifest(o) {
 			<-look
-			rewritten = true
+			info, err := fs.Stat(o.path)
+			must(t, err)
+			rewritten = int64(o.size) == info.Size()
 		}
 		if o.kind == "remove" && !rewritten {
 			t.Errorf("%s is removed", o.path)

@@ -22,10 +22,10 @@ func idValue(id eventlog.ID) []byte {
 	return append(v, id[:]...)
 }
 
-// Recover joins the state with its log, which was just opened: it
-// checks that the two belong together and reads what the state lacks, which is then
-// applied by Replay or CatchUp. From here on no table of Pebble's is written before
-// the log is durable. backlog is how many bytes the entries have that the state lacks.
+// Recover joins the state with its log, which was just opened: it checks that the two
+// belong together and reads what the state lacks, which is then applied by Replay or
+// CatchUp. From here on no table of Pebble's is written before the log is durable.
+// backlog is how many bytes the entries have that the state lacks.
 //
 // The error is ErrCorrupt when the log lacks entries that the state does not
 // have either, or has fewer than the state has applied.

@@ -175,10 +175,10 @@ func (l *Log) recover(unborn uint64) error {
 		l.loseLastFrame(&s)
 	}
 	w, buf, err := walk(f, s.size, &s.header, l.o.DurableHint)
-	l.walked = marks{first: s.first, at: w.marks}
 	if err != nil {
 		return fmt.Errorf("read segment %s: %w", path, err)
 	}
+	l.walked = marks{first: s.first, at: w.marks}
 	// Mostly there are zeros behind the end, which are not kept to be looked at again.
 	until := w.end
 	if zero, err := zerosFrom(f, w.end, buf); err != nil {
