@@ -147,7 +147,7 @@ func (t *cursors) list() []Cursor {
 
 // book writes the slots that have changed, or all.
 func (t *cursors) book(b *pebble.Batch, all bool) error {
-	if all && len(t.slots) > 0 {
+	if all {
 		t.dirty, t.grown = t.dirty[:0], true
 		for i := range t.slots {
 			t.dirty = append(t.dirty, i)

@@ -37,7 +37,7 @@
 //	<prefix> "clean" 00           sequence number u64 of the last clean Close
 //	<prefix> "restored" 00        of a backup: database id [16], sequence number u64
 //	<prefix> "s" <slot u32> 00    session: what was logged for one origin
-//	<prefix> "cursors" 00         number of cursor slots u32, absent for none
+//	<prefix> "cursors" 00         number of cursor slots u32; may be absent for none
 //	<prefix> "c" <slot u32> 00    cursor: sequence number u64, name; absent for a free slot
 //
 // A session is the origin [16], then as uvarints the newest sequence number, the

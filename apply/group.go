@@ -266,7 +266,8 @@ func (m *Machine) Apply(g *Group) error {
 // commit adds the bookkeeping to b, commits it and publishes seq as applied.
 func (m *Machine) commit(mem *memory, b *pebble.Batch, records []record, wipes bool, seq uint64) error {
 	defer b.Close()
-	if err := mem.book(b, m.id, records, wipes, seq); err != nil {
+	all := m.sparse.Swap(false) || wipes
+	if err := mem.book(b, m.id, records, all, seq); err != nil {
 		return fmt.Errorf("apply up to %d: %w", seq, err)
 	}
 	if mutant.SplitBatch {

@@ -43,7 +43,10 @@ type Machine struct {
 	id     eventlog.ID
 	memory         // by which commands are judged
 	replay *replay // nil when Pebble has all of the log
-	clean  uint64
+
+	// sparse: no batch in Pebble's present memtable has all of the bookkeeping. The next one
+	// will, so that each table of a flush has, and who opens the database finds it in one.
+	sparse atomic.Bool
 
 	flushing <-chan struct{} // owned by the caller of FlushSoon: closed when its last flush has ended
 
@@ -72,6 +75,7 @@ func Open(dir string, o *pebble.Options, lock *pebble.Lock, log *slog.Logger) (*
 		m.cmp = o.Comparer
 	}
 	m.sessions.byOrigin = make(map[Origin]*session)
+	m.sparse.Store(true)
 	if err := m.load(); err != nil {
 		return nil, errors.Join(fmt.Errorf("read the bookkeeping in %s: %w", dir, err), s.close())
 	}
@@ -101,13 +105,6 @@ func (m *Machine) load() error {
 	m.applied.Store(binary.LittleEndian.Uint64(applied))
 	m.sessions.floor = binary.LittleEndian.Uint64(applied[8:])
 	m.nanos = int64(binary.LittleEndian.Uint64(applied[16:]))
-	clean, err := m.reserved(keyClean)
-	if err != nil {
-		return err
-	}
-	if len(clean) == 8 {
-		m.clean = binary.LittleEndian.Uint64(clean)
-	}
 	// Fixed slots, read one by one: that works under any comparer, and quickly
 	// in a database of any size.
 	for slot := range binary.LittleEndian.Uint32(applied[24:]) {
@@ -282,8 +279,15 @@ func (m *Machine) FlushSoon() (begun bool, err error) {
 	if m.Full() != nil {
 		return false, nil
 	}
-	m.flushing, err = m.store.flush()
+	m.flushing, err = m.flush()
 	return err == nil, err
+}
+
+// flush has Pebble begin a new memtable, and make those before it durable.
+func (m *Machine) flush() (<-chan struct{}, error) {
+	flushed, err := m.store.flush()
+	m.sparse.Store(true)
+	return flushed, err
 }
 
 // Close closes Pebble. With clean set everything in the log is applied and made
@@ -351,7 +355,7 @@ func (m *Machine) Flush(stop <-chan struct{}) error {
 	case <-m.store.failing:
 	default:
 	}
-	flushed, err := m.store.flush()
+	flushed, err := m.flush()
 	if err != nil {
 		return fmt.Errorf("flush the state: %w", err)
 	}

@@ -138,6 +138,9 @@ func (n *node) begin() (err error) {
 	if _, n.term, err = n.log.StartTerm(time.Unix(0, n.clock)); err != nil {
 		return err
 	}
+	if err := n.log.Sync(); err != nil {
+		return err
+	}
 	return n.m.ApplyTerm(n.term)
 }
 

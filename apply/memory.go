@@ -57,14 +57,14 @@ func (m *memory) appliedValue(seq uint64) []byte {
 }
 
 // book writes the bookkeeping that goes with effects up to seq. It comes after
-// the effects in the batch, so a DeleteRange among them does not reach it.
-func (m *memory) book(b *pebble.Batch, id eventlog.ID, records []record, wipes bool, seq uint64) error {
-	if err := m.cursors.book(b, wipes); err != nil {
+// the effects in the batch, so a DeleteRange among them does not reach it; but some range
+// may cover keys of ours that the batch would not write, which ones depends on the
+// comparer: then all is to be written.
+func (m *memory) book(b *pebble.Batch, id eventlog.ID, records []record, all bool, seq uint64) error {
+	if err := m.cursors.book(b, all); err != nil {
 		return err
 	}
-	if wipes {
-		// Some range may cover keys of ours that this batch would not have
-		// written. Which ones depends on the comparer; write them all.
+	if all {
 		if err := m.bookAll(b, id); err != nil {
 			return err
 		}

@@ -58,7 +58,10 @@ func (m *Machine) Recover(log *eventlog.Log) (backlog int, err error) {
 
 // Clean tells whether the last Close left a state that needs no log. Only then
 // may a log that is missing as a whole be begun anew.
-func (m *Machine) Clean() bool { return m.clean == m.Applied() }
+func (m *Machine) Clean() (bool, error) {
+	v, err := m.reserved(keyClean)
+	return len(v) == 8 && binary.LittleEndian.Uint64(v) == m.Applied(), err
+}
 
 // adopt makes a plain Pebble database ours.
 func (m *Machine) adopt(id eventlog.ID) error {

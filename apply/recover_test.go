@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -128,8 +129,8 @@ func openMachine(t testing.TB, fs vfs.FS) (unlock func(), m *apply.Machine) {
 func TestMachine_CleanOnlyAfterCleanClose(t *testing.T) {
 	for _, clean := range []bool{true, false} {
 		unlock, m := openMachine(t, closed(t, clean))
-		if m.Clean() != clean {
-			t.Errorf("Clean is %v after Close(%v)", !clean, clean)
+		if is, err := m.Clean(); err != nil || is != clean {
+			t.Errorf("Clean is %v, %v after Close(%v)", is, err, clean)
 		}
 		must(t, m.Close(false))
 		unlock()
@@ -142,8 +143,8 @@ func TestMachine_CleanOnlyAfterCleanClose(t *testing.T) {
 	must(t, n.end(false))
 	unlock, m := openMachine(t, fs)
 	defer unlock()
-	if m.Clean() {
-		t.Error("Clean after a kill")
+	if clean, err := m.Clean(); err != nil || clean {
+		t.Errorf("Clean is %v, %v after a kill", clean, err)
 	}
 	must(t, m.Close(false))
 }
@@ -185,4 +186,68 @@ func TestMachine_RecoversOverGapBeforeTerm(t *testing.T) {
 		}
 	}
 	t.Fatal("no term record began a segment: this test shows nothing")
+}
+
+// tableFS counts the tables that are opened.
+type tableFS struct {
+	vfs.FS
+	tables atomic.Int64
+}
+
+func (f *tableFS) Open(name string, o ...vfs.OpenOption) (vfs.File, error) {
+	if strings.HasSuffix(name, ".sst") {
+		f.tables.Add(1)
+	}
+	return f.FS.Open(name, o...)
+}
+
+// A new leader finds its bookkeeping in the newest table, whatever that has to say of
+// origins and cursors that have not written for long. To open others takes it a while.
+func TestMachine_FindsBookkeepingInOneTable(t *testing.T) {
+	for _, cursors := range []bool{true, false} {
+		t.Run(fmt.Sprint("cursors ", cursors), func(t *testing.T) {
+			fs := &tableFS{FS: memFS(t)}
+			o := small(fs)
+			o.DisableAutomaticCompactions = true
+			n := lead(t, o)
+			old, c := newClient("old"), newClient("new")
+			write := old.set("k", "v")
+			first := n.commit(t, write)[0]
+			if cursors {
+				n.commit(t, move(1, "name", -1, 1))
+			}
+			const flushes = 4
+			for i := range flushes {
+				must(t, n.m.Flush(nil))
+				n.commit(t, c.set("k", fmt.Sprint(i)))
+				n.commit(t, c.set("l", fmt.Sprint(i)))
+			}
+			for {
+				begun, err := n.m.FlushSoon()
+				must(t, err)
+				if begun {
+					break
+				}
+			}
+			must(t, n.m.Flush(nil)) // has nothing to do but wait
+			must(t, n.end(false))
+
+			lock, err := lockDir(fs)
+			must(t, err)
+			o.DisableTableStats = true // it opens all of them, at any time
+			m, err := apply.Open(dbDir, o, lock, quiet)
+			must(t, err)
+			if opened := fs.tables.Swap(0); opened != 1 {
+				t.Errorf("opened %d tables", opened)
+			}
+			must(t, errors.Join(m.Close(false), lock.Close()))
+			n = lead(t, small(fs))
+			if a := n.commit(t, retry(write))[0]; a != first {
+				t.Errorf("sent again: %+v, want %+v", a, first)
+			}
+			if got := len(n.m.Cursors()); got != 1 && cursors || got != 0 && !cursors {
+				t.Errorf("%d cursors", got)
+			}
+		})
+	}
 }

@@ -1,6 +1,7 @@
 package eventlog_test
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -17,6 +18,7 @@ type known struct {
 	given   map[uint64]string // every number that was returned, and its content; "" for a term record
 	maybe   map[uint64][]string
 	durable uint64 // all below is there after a power cut
+	term    uint64 // the record of a term that is not durable yet, 0: none
 	closed  bool   // cleanly, with all durable
 	next    uint64 // then, the next number
 	first   uint64 // retention may have deleted what is below
@@ -132,12 +134,13 @@ func (h *history) check(fs vfs.FS) *eventlog.Log {
 	}
 	_, err = read(fs, logDir, 0, all)
 	must(h.t, err)
-	k.given = map[uint64]string{seq: ""}
-	for s, p := range there {
-		k.given[s] = p
+	k.given = there
+	k.maybe = map[uint64][]string{seq: {""}}
+	k.term, k.closed = seq, false
+	if h.rng.IntN(2) == 0 { // else the first append may have the sync, or the end
+		must(h.t, l.Sync())
+		h.synced(seq)
 	}
-	k.maybe = map[uint64][]string{}
-	k.durable, k.closed = seq, false
 	return l
 }
 
@@ -178,10 +181,20 @@ func (h *history) run(fs *vfs.MemFS) {
 	}
 	if h.rng.IntN(2) == 0 {
 		must(h.t, l.Close())
-		h.k.durable, h.k.closed, h.k.next = l.Last(), true, l.Last()+1
+		h.synced(l.Last())
+		h.k.closed, h.k.next = true, l.Last()+1
 		take(op{})
 	} else {
 		must(h.t, l.Abort())
+	}
+}
+
+// synced notes that all up to seq is durable. Nobody is told of a term before its record is, so
+// another one may have its number until then.
+func (h *history) synced(seq uint64) {
+	h.k.durable = max(h.k.durable, seq)
+	if h.k.term != 0 && h.k.term <= h.k.durable {
+		h.k.given[h.k.term], h.k.term = "", 0
 	}
 }
 
@@ -189,7 +202,7 @@ func (h *history) step(l *eventlog.Log) {
 	switch x := h.rng.IntN(20); {
 	case x == 0:
 		must(h.t, l.Sync())
-		h.k.durable = l.Last()
+		h.synced(l.Last())
 	case x == 1:
 		h.k.first = max(h.k.first, l.Last()/2+1) // beforehand: crashes may come in the middle
 		must(h.t, l.Retain(eventlog.Retention{MaxBytes: 1}, l.Last()/2))
@@ -197,8 +210,9 @@ func (h *history) step(l *eventlog.Log) {
 		seq := l.Last() + 1
 		h.k.maybe[seq] = append(h.k.maybe[seq], "")
 		_, seq, err := l.StartTerm(time.Unix(2, 0))
-		must(h.t, err)
-		h.k.given[seq], h.k.durable = "", seq
+		must(h.t, errors.Join(err, l.Sync()))
+		h.synced(l.Last())
+		h.k.given[seq] = ""
 	default:
 		sync := x > 15
 		var group []string
@@ -220,9 +234,9 @@ func (h *history) step(l *eventlog.Log) {
 			}
 			h.k.given[first+uint64(i)] = e
 		}
-		h.k.durable = max(h.k.durable, l.Durable())
+		h.synced(l.Durable())
 		if sync {
-			h.k.durable = l.Last()
+			h.synced(l.Last())
 		}
 	}
 }

@@ -2,9 +2,10 @@
 //
 // # Guarantees
 //
-//   - What Append with sync, Sync or StartTerm returned for survives a power cut. What Append without sync returned for
+//   - What Append with sync or Sync returned for survives a power cut. What Append without sync or StartTerm returned for
 //     survives the death of the process.
-//   - A sequence number stands for one content, ever: the number of an entry that a power cut took is not given out again.
+//   - A sequence number stands for one content, ever: the number of an entry that a power cut took is not given out again. Of the
+//     record of a term that holds from the first sync behind it on.
 //   - A crash leaves at most a torn tail, which the next Open cuts. Anything else is a CorruptError with file, offset and
 //     sequence number. Not told from a torn tail can be damage to the very last group that was synced, when nothing came
 //     behind it, no clean Close did, and Options.DurableHint is not given.

@@ -179,8 +179,8 @@ func TestLog_FailsForGood(t *testing.T) {
 	}
 }
 
-// After a failed sync the page cache may lie. Open writes again what is not known to be durable; StartTerm, or Sync,
-// syncs that.
+// After a failed sync the page cache may lie. Open writes again what is not known to be durable; the sync
+// behind StartTerm, or before it, syncs that.
 func TestLog_RewritesWhatMayNotBeOnTheDisk(t *testing.T) {
 	const header, term = 128, 56
 	for _, c := range []struct {
@@ -244,7 +244,7 @@ func TestLog_RewritesWhatMayNotBeOnTheDisk(t *testing.T) {
 
 func startTerm(l *eventlog.Log) error {
 	_, _, err := l.StartTerm(time.Unix(1, 0))
-	return err
+	return errors.Join(err, l.Sync())
 }
 
 // A tail that is cut is gone before anything takes its place.

@@ -137,9 +137,10 @@ func (l *Log) Durable() uint64 { return l.durable.Load() }
 // Term returns the term in force, 0 before the first.
 func (l *Log) Term() uint64 { return l.term.Load() }
 
-// StartTerm appends the record that begins the next term at the time t, and syncs. It must come before the first
-// Append. Its sequence number may leave a gap, which lies over all numbers that a leader before may have given to
-// entries that a power cut took. Errors are those of Append with sync.
+// StartTerm appends the record that begins the next term at the time t. It must come before the first Append. Its
+// sequence number may leave a gap, which lies over all numbers that a leader before may have given to entries that a
+// power cut took. It is durable with the next sync, that of an Append or Sync, along with what Open found and did not
+// know to be: before that nobody must be told of any of it. Errors are those of Append.
 func (l *Log) StartTerm(t time.Time) (term, seq uint64, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -159,9 +160,6 @@ func (l *Log) StartTerm(t time.Time) (term, seq uint64, err error) {
 	}
 	l.advance(seq)
 	l.term.Store(term)
-	if err := l.syncTo(seq); err != nil {
-		return 0, 0, err
-	}
 	l.started = true
 	return term, seq, nil
 }

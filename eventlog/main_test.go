@@ -2,6 +2,7 @@ package eventlog_test
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"math"
 	"os"
@@ -69,7 +70,7 @@ func lead(t testing.TB, o eventlog.Options) *eventlog.Log {
 	t.Helper()
 	l := open(t, o)
 	_, _, err := l.StartTerm(time.Unix(100, 7))
-	must(t, err)
+	must(t, errors.Join(err, l.Sync()))
 	return l
 }
 

@@ -17,7 +17,7 @@ import (
 )
 
 // Open opens the log in dir for writing, and creates the directory (0700) and the first segment when they are missing.
-// What a crash left half written at the end is cut off. StartTerm must come next; its sync, or Sync, makes durable what
+// What a crash left half written at the end is cut off. StartTerm must come next; the sync behind it makes durable what
 // Durable does not cover yet. Open reads the last segment and the names of the others; damage of those shows when a Reader comes by.
 //
 // Errors: CorruptError when something durable is damaged or missing, ErrForeign, ErrVersion, and what the file system

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"sync"
 	"time"
 
@@ -22,7 +23,7 @@ import (
 // station that is ready from here on. It fails with everything undone again. The steps:
 //
 //	Pebble's lock → probe → beside each other: Pebble | log | NATS → socket → endpoint
-//	→ who wrote what → next term → commit word → sequencer, desk and replay
+//	→ who wrote what → next term → sync of the log → commit word → sequencer, desk and replay
 //
 // From the endpoint on followers connect and introduce themselves; they are
 // answered, and have a leader, when the last step is done.
@@ -35,6 +36,7 @@ func acquire(db *DB, lock *leaderLock, ready *station) (_ *leader, err error) {
 	l.ctx, l.cancel = context.WithCancelCause(context.Background())
 	defer func() {
 		if err != nil {
+			db.routeWrites(nil)
 			err = errors.Join(err, l.release(false))
 		}
 	}()
@@ -98,25 +100,30 @@ func probe(path string, fs vfs.FS) error {
 // zeros is never written, and so takes no memory.
 var zeros [minRoom]byte
 
-// openParts opens what does not depend on each other at the same time: a
-// failover waits for it.
+// openParts opens what does not depend on each other at the same time, and joins
+// state and log: a failover waits for it. What is begun first has a processor first,
+// where there are few, and the server is needed last.
 func (l *leader) openParts() error {
 	there, err := eventlog.Exists(l.db.opts.Pebble.FS, l.db.path("log"))
 	if err != nil {
 		return err
 	}
-	var parts sync.WaitGroup
-	var server, log error
-	parts.Go(func() { server = l.listen() })
+	var log, server error
+	var opening, listening sync.WaitGroup
 	if there {
-		parts.Go(func() { log = l.openLog() })
+		opening.Go(func() { log = l.openLog() })
 	}
+	listening.Go(func() { server = l.listen() })
 	l.machine, err = apply.Open(l.db.dir, l.db.opts.Pebble, l.pebbleLock, l.db.log)
-	parts.Wait()
+	opening.Wait()
 	if err == nil && !there {
 		log = l.beginLog() // where it has to start is known only now
 	}
-	return errors.Join(err, log, server)
+	if err = errors.Join(err, log); err == nil {
+		l.backlog, err = l.machine.Recover(l.log)
+	}
+	listening.Wait()
+	return errors.Join(err, server)
 }
 
 // lockPebble takes the lock that plain Pebble takes. When a leader has just been
@@ -172,7 +179,11 @@ const segmentBytes = 2 << 20
 
 // beginLog begins a log for a state that has none.
 func (l *leader) beginLog() (err error) {
-	lost := l.machine.Applied() > 0 && !l.machine.Clean()
+	clean, err := l.machine.Clean()
+	if err != nil {
+		return err
+	}
+	lost := l.machine.Applied() > 0 && !clean
 	if word, err := eventlog.ReadCommit(l.db.path("commit")); err == nil {
 		lost = lost || word.ID() == l.machine.ID() && word.Durable() > l.machine.Applied()
 		if err := word.Close(); err != nil {
@@ -191,19 +202,13 @@ func (l *leader) beginLog() (err error) {
 	return nil
 }
 
-// beginTerm joins state and log and begins the term.
-func (l *leader) beginTerm() error {
-	var err error
-	if l.backlog, err = l.machine.Recover(l.log); err != nil {
-		return err
-	}
+// beginTerm begins the term.
+func (l *leader) beginTerm() (err error) {
 	last := l.log.Last() // before StartTerm skips numbers that were promised
-	term, seq, err := l.log.StartTerm(l.db.opts.Now())
-	if err != nil {
+	if l.term, l.first, err = l.log.StartTerm(l.db.opts.Now()); err != nil {
 		return fmt.Errorf("begin a term: %w", err)
 	}
-	l.term = term
-	if err := l.publish(l.log.ID(), term); err != nil {
+	if err := l.publish(l.log.ID(), l.term); err != nil {
 		return err
 	}
 	if l.word, err = eventlog.OpenCommit(l.db.path("commit"), l.log.ID()); err != nil {
@@ -212,22 +217,35 @@ func (l *leader) beginTerm() error {
 	// A word that is new, or not the last leader's, or a log that is shorter than
 	// the word says, as a disk that failed may leave it: replicas must not go by what
 	// they have.
-	if t := l.word.Term(); t == 0 || t != l.term-1 || l.word.Committed() > last {
+	t := l.word.Term()
+	l.revokes = t == 0 || t != l.term-1 || l.word.Committed() > last
+	l.notifier = newNotifier(l)
+	l.seq = newSequencer(l)
+	l.desk = newDesk(l)
+	// The writes that wait in this process may come now, and share the first sync. All
+	// else, and everybody else, comes when this process is known to lead.
+	l.db.routeWrites(l)
+	runtime.Gosched()
+	if err := l.seq.begin(l.ctx); err != nil {
+		return fmt.Errorf("begin a term: %w", err)
+	}
+	return nil
+}
+
+// begins is called by the sequencer when the record of the term is durable. Whoever could
+// not lead has changed nothing for the replicas.
+func (l *leader) begins() error {
+	if l.revokes {
 		if err := snapshot.Revoke(l.ctx, l.db.path("replicas")); err != nil {
 			return err
 		}
 	}
 	l.word.SetTerm(l.term)
-	l.word.SetDurable(l.log.Durable())
-	l.word.SetCommitted(seq)
-	return l.machine.ApplyTerm(seq)
+	return nil
 }
 
 // serve begins to work.
 func (l *leader) serve() {
-	l.notifier = newNotifier(l)
-	l.seq = newSequencer(l)
-	l.desk = newDesk(l)
 	replayed := l.seq.replayed
 	l.work.Go(func() { l.machine.Replay(l.ctx); close(replayed) })
 	l.work.Go(func() { l.cancel(l.seq.run(l.ctx)) })

@@ -140,6 +140,15 @@ func (db *DB) setRole(s state) {
 	db.mu.changed = make(chan struct{})
 }
 
+// routeWrites is setRole for writes only.
+func (db *DB) routeWrites(r route) {
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	if !db.mu.closed {
+		db.writes.setRoute(r)
+	}
+}
+
 // fail tells those who wait for a leader why there is none.
 func (db *DB) fail(err error) {
 	db.setRole(state{role: Electing, err: err})

@@ -478,23 +478,78 @@ func TestDB_StepsDown(t *testing.T) {
 // TestDB_NobodyCanLead: calls that wait for a leader fail with the reason when
 // there can be none, and go on when there can.
 func TestDB_NobodyCanLead(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		fail func(op string) bool
+	}{
+		{"writes and syncs", func(op string) bool { return op != "create" }},
+		{"syncs", func(op string) bool { return op == "syncdata" }},
+		{"slow syncs", func(op string) bool {
+			if op == "syncdata" {
+				<-time.After(30 * time.Millisecond) // long enough for the others to come by
+			}
+			return op == "syncdata"
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			fs := newFaultFS()
+			dir := newDirFor(t, on(nil).Pebble)
+			db, follower := open(t, dir, on(fs)), open(t, dir, on(fs))
+			set(t, db, "a", "1")
+			broken := errors.New("the disk is broken")
+			fs.set(func(op, path string) error {
+				if isLog(path) && c.fail(op) {
+					return broken
+				}
+				return nil
+			})
+			for _, db := range []*party.DB{db, follower} {
+				until(t, "a call fails with the reason", func() bool {
+					ctx, cancel := context.WithTimeout(context.Background(), patience)
+					defer cancel()
+					err := db.Set(ctx, []byte("b"), []byte("2"), nil)
+					return err != nil && strings.Contains(err.Error(), broken.Error())
+				})
+			}
+			fs.set(nil)
+			until(t, "calls go on", func() bool { return db.Set(within(t), []byte("c"), []byte("3"), nil) == nil })
+			expect(t, follower, "a", "1")
+		})
+	}
+}
+
+// TestDB_LocalReadsWhileNobodyCanLead: an attempt to lead that fails leaves replicas alone.
+func TestDB_LocalReadsWhileNobodyCanLead(t *testing.T) {
 	fs := newFaultFS()
-	db := open(t, newDirFor(t, on(nil).Pebble), on(fs))
-	set(t, db, "a", "1")
+	dir := newDirFor(t, on(nil).Pebble)
+	leader := open(t, dir, on(fs))
+	o := on(fs)
+	o.LocalReads = true
+	db := open(t, dir, o)
+	set(t, leader, "a", "1")
+	until(t, "reads are local", func() bool {
+		st, err := db.Status(within(t))
+		must(t, err)
+		return st.LocalReads
+	})
 	broken := errors.New("the disk is broken")
 	fs.set(func(op, path string) error {
-		if isLog(path) && (op != "create") {
+		if isLog(path) && op == "syncdata" {
 			return broken
 		}
 		return nil
 	})
-	until(t, "a call fails with the reason", func() bool {
-		ctx, cancel := context.WithTimeout(context.Background(), patience)
-		defer cancel()
-		err := db.Set(ctx, []byte("b"), []byte("2"), nil)
-		return err != nil && strings.Contains(err.Error(), broken.Error())
-	})
+	if err := leader.Close(); !errors.Is(err, broken) {
+		t.Errorf("Close: %v", err)
+	}
+	for attempts := 0; attempts < 4; {
+		if err := db.Set(within(t), []byte("b"), []byte("2"), nil); err == nil {
+			t.Fatal("written")
+		} else if strings.Contains(err.Error(), "nobody leads") {
+			attempts++
+		}
+		expect(t, db, "a", "1")
+	}
 	fs.set(nil)
 	until(t, "calls go on", func() bool { return db.Set(within(t), []byte("c"), []byte("3"), nil) == nil })
-	expect(t, db, "a", "1")
 }

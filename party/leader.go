@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -27,6 +28,8 @@ type leader struct {
 	word       *eventlog.Commit
 	log        *eventlog.Log
 	term       uint64
+	first      uint64 // sequence number of the record that began the term
+	revokes    bool   // replicas are of no use any more
 	station    *station
 	address    embednats.Address
 	published  endpoint // what the others were told
@@ -41,6 +44,8 @@ type leader struct {
 	work   sync.WaitGroup // sequencer, replay, desk, keeper
 	ended  chan struct{}  // closed when all work has ended, or has been given up
 	grew   chan int       // bytes appended to the log, for the keeper
+
+	begun atomic.Bool // the commit word counts the term's record
 
 	answered chan struct{} // capacity 1: the bundle of this process is answered
 	backlog  int           // bytes of log that Pebble lacked as this term began
@@ -204,12 +209,16 @@ func (l *leader) send(slot int, bundle []*call) {
 	if bundle[0].cmd == nil {
 		return
 	}
+	committed := l.first // nothing behind it is, and what the word says is the last leader's
+	if l.begun.Load() {
+		committed = l.word.Committed()
+	}
 	job := &job{req: writeRequest{Origin: l.db.origin, Conn: ^uint64(0), Low: bundle[0].cmd.Number}}
 	job.req.Commands = make([]apply.Command, len(bundle))
 	for i, c := range bundle {
 		c.cmd.Low = job.req.Low
 		if !c.cmd.Retry {
-			c.cmd.Since = l.word.Committed()
+			c.cmd.Since = committed
 		}
 		job.req.Commands[i] = *c.cmd
 	}

@@ -113,7 +113,7 @@ const (
 func newNotifier(l *leader) *notifier {
 	return &notifier{
 		compare: l.db.opts.Pebble.Comparer.Compare, word: l.word,
-		list: make(map[waiter]*wait), rung: make(chan struct{}, 1), through: l.word.Committed(),
+		list: make(map[waiter]*wait), rung: make(chan struct{}, 1), through: l.first,
 	}
 }
 

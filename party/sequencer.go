@@ -32,6 +32,7 @@ const (
 // answers, and applies it. One goroutine, run, owns all of it. As a term begins the
 // state may lack part of the log, which is replayed beside it (apply.Machine.Replay).
 type sequencer struct {
+	l        *leader // for its term
 	machine  *apply.Machine
 	log      *eventlog.Log
 	word     *eventlog.Commit
@@ -56,7 +57,7 @@ type sequencer struct {
 
 func newSequencer(l *leader) *sequencer {
 	return &sequencer{
-		machine: l.machine, log: l.log, word: l.word, now: l.db.opts.Now, appended: l.appended, notifier: l.notifier,
+		l: l, machine: l.machine, log: l.log, word: l.word, now: l.db.opts.Now, appended: l.appended, notifier: l.notifier,
 		remote: l.station.commands, local: make(chan *job, 64), replayed: make(chan struct{}),
 		conns: make(map[apply.Origin]uint64), backlog: l.backlog,
 	}
@@ -81,19 +82,20 @@ var errTermOver = errors.New("party: term over")
 // leader, by those who learn that this term is over.
 func (s *sequencer) run(ctx context.Context) error {
 	for {
-		s.jobs = s.jobs[:0]
-		select {
-		case m := <-s.remote:
-			s.accept(m)
-		case j := <-s.local:
-			s.jobs = append(s.jobs, j)
-		case <-s.replayed:
-			if err := s.catchUp(ctx); err != nil {
-				return err
+		if len(s.jobs) == 0 { // else begin has left some
+			select {
+			case m := <-s.remote:
+				s.accept(m)
+			case j := <-s.local:
+				s.jobs = append(s.jobs, j)
+			case <-s.replayed:
+				if err := s.catchUp(ctx); err != nil {
+					return err
+				}
+				continue
+			case <-ctx.Done():
+				return errTermOver
 			}
-			continue
-		case <-ctx.Done():
-			return errTermOver
 		}
 		s.drain()
 		if s.busy {
@@ -111,6 +113,18 @@ func (s *sequencer) run(ctx context.Context) error {
 			return err
 		}
 	}
+}
+
+// begin makes durable what the last leader left and the record that began the term, and
+// has the commit word count it. Nobody has been told of either before. What waits already
+// shares the sync, unless it has to wait longer: for the state, or for room in it. It comes
+// before run.
+func (s *sequencer) begin(ctx context.Context) error {
+	s.drain()
+	if !s.machine.Behind() || slices.ContainsFunc(s.jobs, (*job).conditional) {
+		return s.sync()
+	}
+	return s.commit(ctx)
 }
 
 // catchUp waits until the state is what the log says.
@@ -208,8 +222,8 @@ func (s *sequencer) commit(ctx context.Context) error {
 			return err
 		}
 	}
-	s.reply()
 	s.busy = len(s.jobs) > 1
+	s.reply()
 	if !appended {
 		return nil
 	}
@@ -248,7 +262,7 @@ func (s *sequencer) append(ctx context.Context, first uint64) (appended bool, re
 			return false, err, derr // the disk is full, or fails Pebble
 		}
 	}
-	seq, err := s.log.Append(entries, s.group.Sync())
+	seq, err := s.log.Append(entries, s.mustSync())
 	if err != nil {
 		derr := s.group.Discard()
 		if errors.Is(err, eventlog.ErrFailed) || errors.Is(err, eventlog.ErrClosed) || derr != nil {
@@ -259,25 +273,45 @@ func (s *sequencer) append(ctx context.Context, first uint64) (appended bool, re
 	if seq != first {
 		panic(fmt.Sprintf("party: log appended at %d, expected %d", seq, first))
 	}
-	// The word advances once the entries are as durable as their callers asked,
-	// and before anybody can see an effect. A reader anywhere that loads it
-	// brings its state up to it first; so no two readers disagree on the order.
-	s.word.SetDurable(s.log.Durable())
-	s.word.SetCommitted(seq + uint64(len(entries)) - 1)
+	if err := s.advance(); err != nil {
+		return false, nil, err
+	}
 	s.notifier.committed(seq, entries)
 	return true, nil, nil
 }
 
-// sync makes the log durable if an answer of the group needs that.
+// mustSync tells whether an answer of the group needs the log to be durable, or the term
+// has still to begin.
+func (s *sequencer) mustSync() bool { return s.group.Sync() || !s.l.begun.Load() }
+
+// sync makes the log durable if it must.
 func (s *sequencer) sync() error {
-	if !s.group.Sync() {
+	if !s.mustSync() {
 		return nil
 	}
 	if err := s.log.Sync(); err != nil {
 		return fmt.Errorf("sync the log: %w", err)
 	}
+	return s.advance()
+}
+
+// advance moves the commit word to the end of the log: once the entries are as durable as
+// their callers asked, and before anybody can see an effect. A reader anywhere that loads
+// it brings its state up to it first; so no two readers disagree on the order.
+func (s *sequencer) advance() error {
+	begins := !s.l.begun.Load()
+	if begins {
+		if err := s.l.begins(); err != nil {
+			return err
+		}
+	}
 	s.word.SetDurable(s.log.Durable())
-	return nil
+	s.word.SetCommitted(s.log.Last())
+	if !begins {
+		return nil
+	}
+	s.l.begun.Store(true)
+	return s.machine.ApplyTerm(s.l.first)
 }
 
 // refuse turns every answer that rests on the group, which could not be
@@ -300,6 +334,7 @@ func (s *sequencer) reply() {
 		rest = rest[n:]
 		s.jobs[i] = nil
 	}
+	s.jobs = s.jobs[:0]
 }
 
 // stale tells that a newer connection of the same origin has been heard of. The

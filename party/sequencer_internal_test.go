@@ -2,6 +2,7 @@ package party
 
 import (
 	"errors"
+	"fmt"
 	"log/slog"
 	"path/filepath"
 	"sync"
@@ -19,6 +20,41 @@ import (
 // replays it.
 func behind(t *testing.T) *sequencer {
 	t.Helper()
+	s := behindOn(t, &heldFS{FS: vfs.NewMem()})
+	if err := s.begin(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// heldFS has each sync of a log that was opened do something before.
+type heldFS struct {
+	vfs.FS
+	before func() error
+}
+
+type heldFile struct {
+	vfs.File
+	fs *heldFS
+}
+
+func (f *heldFS) OpenReadWrite(name string, c vfs.DiskWriteCategory, o ...vfs.OpenOption) (vfs.File, error) {
+	file, err := f.FS.OpenReadWrite(name, c, o...)
+	return &heldFile{file, f}, err
+}
+
+func (f *heldFile) SyncData() error {
+	if f.fs.before != nil {
+		if err := f.fs.before(); err != nil {
+			return err
+		}
+	}
+	return f.File.SyncData()
+}
+
+// behindOn is behind before the term begins.
+func behindOn(t *testing.T, fs *heldFS) *sequencer {
+	t.Helper()
 	check := func(err error) {
 		t.Helper()
 		if err != nil {
@@ -26,7 +62,6 @@ func behind(t *testing.T) *sequencer {
 		}
 	}
 	const dir = "/db"
-	fs := vfs.NewMem()
 	check(fs.MkdirAll(dir, 0o700))
 	o := &pebble.Options{FS: fs, Comparer: pebble.DefaultComparer}
 	var s *sequencer
@@ -37,11 +72,10 @@ func behind(t *testing.T) *sequencer {
 		check(err)
 		backlog, err := m.Recover(log)
 		check(err)
-		_, seq, err := log.StartTerm(time.Now())
+		term, seq, err := log.StartTerm(time.Now())
 		check(err)
-		check(m.ApplyTerm(seq))
 		if life == 0 {
-			check(m.Flush(nil))
+			check(errors.Join(log.Sync(), m.ApplyTerm(seq), m.Flush(nil)))
 			entry := command(1)
 			var g apply.Group
 			m.Begin(&g, log.Last()+1, time.Now())
@@ -58,11 +92,94 @@ func behind(t *testing.T) *sequencer {
 		t.Cleanup(func() { check(errors.Join(word.Close(), m.Close(false), log.Abort())) })
 		db := &DB{opts: Options{Pebble: o, Now: time.Now}}
 		s = newSequencer(&leader{
-			db: db, machine: m, log: log, word: word, station: &station{}, backlog: backlog, grew: make(chan int, 1),
+			term: term, first: seq, db: db, machine: m, log: log, word: word, station: &station{}, backlog: backlog, grew: make(chan int, 1),
 			notifier: newNotifier(&leader{db: db, word: word}),
 		})
 	}
 	return s
+}
+
+// What the last leader left and the record of the new term are durable, and the commit word
+// counts them, before anybody is told of either. A write that waits already shares their
+// sync, and one that has to wait for the state keeps nothing from beginning.
+func TestSequencer_BeginsTheTerm(t *testing.T) {
+	write := command(2)
+	holds := command(2)
+	holds.Cond = &apply.Condition{Key: []byte("k"), Value: make([]byte, 1<<20)}
+	again := command(1)
+	again.Retry = true
+	for _, c := range []struct {
+		name    string
+		waits   []apply.Command
+		entries uint64 // that are there when the term has begun
+		answers int
+	}{
+		{"nothing waits", nil, 0, 0},
+		{"a write", []apply.Command{write}, 1, 1}, // though it does not ask for a sync
+		{"one that is logged", []apply.Command{again}, 0, 1},
+		{"one with a condition", []apply.Command{holds}, 0, 0},
+	} {
+		for _, fails := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, sync fails %t", c.name, fails), func(t *testing.T) {
+				ctx, cancel := context30(t)
+				defer cancel()
+				broken := errors.New("the disk is broken")
+				fs := &heldFS{FS: vfs.NewMem()}
+				s := behindOn(t, fs)
+				s.appended = func(int) {}
+				answers := make(chan apply.Answer, 1)
+				word := func() [3]uint64 { return [3]uint64{s.word.Term(), s.word.Committed(), s.word.Durable()} }
+				syncs := 0
+				fs.before = func() error {
+					if syncs++; word() != [3]uint64{} || len(answers) > 0 {
+						t.Errorf("before the sync the word has %d, and there are %d answers", word(), len(answers))
+					}
+					if fails {
+						return broken
+					}
+					return nil
+				}
+				for _, w := range c.waits {
+					j := &job{req: writeRequest{Origin: w.Origin, Commands: []apply.Command{w}}}
+					j.reply = func(_ uint64, a []apply.Answer) { answers <- a[0] }
+					s.local <- j
+				}
+				err := s.begin(ctx)
+				if syncs != 1 {
+					t.Errorf("%d syncs", syncs)
+				}
+				if fails {
+					if !errors.Is(err, broken) || word() != [3]uint64{} || len(answers) > 0 {
+						t.Errorf("began with %v, %d, %d answers", err, word(), len(answers))
+					}
+					return
+				}
+				last := s.l.first + c.entries
+				if want := [3]uint64{s.l.term, last, last}; err != nil || word() != want || len(answers) != c.answers {
+					t.Fatalf("began with %v, %d, want %d; %d answers", err, word(), want, len(answers))
+				}
+				fs.before = nil
+				s.machine.Replay(ctx)
+				close(s.replayed)
+				ended := make(chan error, 1)
+				go func() { ended <- s.run(ctx) }()
+				if len(c.waits) > 0 {
+					select {
+					case a := <-answers:
+						if a.Outcome != apply.OutcomeDone {
+							t.Errorf("%+v", a)
+						}
+					case <-ctx.Done():
+						t.Error("no answer")
+					}
+				}
+				cancel()
+				if err := <-ended; !errors.Is(err, errTermOver) {
+					t.Error(err)
+				}
+			})
+		}
+	}
 }
 
 func command(number uint64) apply.Command {

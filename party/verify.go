@@ -167,7 +167,11 @@ func verifyClosed(ctx context.Context, dir string, opts *Options, out *Verified)
 		return err
 	}
 	if !there {
-		if !m.Clean() || durable > m.Applied() {
+		clean, err := m.Clean()
+		if err != nil {
+			return err
+		}
+		if !clean || durable > m.Applied() {
 			return fmt.Errorf("%w: %s is missing or empty, and the last leader did not close cleanly", ErrCorrupt, log)
 		}
 		return nil
