@@ -44,8 +44,8 @@ type Machine struct {
 	memory         // by which commands are judged
 	replay *replay // nil when Pebble has all of the log
 
-	// sparse: no batch in Pebble's present memtable has all of the bookkeeping. The next one
-	// will, so that each table of a flush has, and who opens the database finds it in one.
+	// sparse: no batch since the last flush that was asked for has all of the bookkeeping. The
+	// next one will, so that who opens the database finds it in the newest table, mostly.
 	sparse atomic.Bool
 
 	flushing <-chan struct{} // owned by the caller of FlushSoon: closed when its last flush has ended

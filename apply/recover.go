@@ -60,7 +60,10 @@ func (m *Machine) Recover(log *eventlog.Log) (backlog int, err error) {
 // may a log that is missing as a whole be begun anew.
 func (m *Machine) Clean() (bool, error) {
 	v, err := m.reserved(keyClean)
-	return len(v) == 8 && binary.LittleEndian.Uint64(v) == m.Applied(), err
+	if err != nil || len(v) != 8 {
+		return m.Applied() == 0, err // nothing was ever applied, so there is no log to need
+	}
+	return binary.LittleEndian.Uint64(v) == m.Applied(), nil
 }
 
 // adopt makes a plain Pebble database ours.

@@ -218,7 +218,12 @@ func (l *leader) beginTerm() (err error) {
 	// the word says, as a disk that failed may leave it: replicas must not go by what
 	// they have.
 	t := l.word.Term()
-	l.revokes = t == 0 || t != l.term-1 || l.word.Committed() > last
+	l.revokes = t != l.term-1 || l.word.Committed() > last
+	if t == 0 { // now: the new word, which they may find, counts nothing
+		if err := snapshot.Revoke(l.ctx, l.db.path("replicas")); err != nil {
+			return err
+		}
+	}
 	l.notifier = newNotifier(l)
 	l.seq = newSequencer(l)
 	l.desk = newDesk(l)
@@ -232,8 +237,8 @@ func (l *leader) beginTerm() (err error) {
 	return nil
 }
 
-// begins is called by the sequencer when the record of the term is durable. Whoever could
-// not lead has changed nothing for the replicas.
+// begins is called by the sequencer when the record of the term is durable: an attempt to
+// lead that fails takes the replicas from nobody.
 func (l *leader) begins() error {
 	if l.revokes {
 		if err := snapshot.Revoke(l.ctx, l.db.path("replicas")); err != nil {

@@ -21,7 +21,7 @@ import (
 type leader struct {
 	db *DB
 
-	// Immutable once acquire returns.
+	// Immutable once anybody but acquire knows of it, which begins with the writers of this process.
 	lock       *leaderLock
 	pebbleLock *pebble.Lock
 	machine    *apply.Machine
@@ -29,7 +29,7 @@ type leader struct {
 	log        *eventlog.Log
 	term       uint64
 	first      uint64 // sequence number of the record that began the term
-	revokes    bool   // replicas are of no use any more
+	revokes    bool   // replicas are of no use once the term has begun
 	station    *station
 	address    embednats.Address
 	published  endpoint // what the others were told
@@ -209,7 +209,7 @@ func (l *leader) send(slot int, bundle []*call) {
 	if bundle[0].cmd == nil {
 		return
 	}
-	committed := l.first // nothing behind it is, and what the word says is the last leader's
+	committed := l.log.Durable() // what the word says may be of the time before a power cut
 	if l.begun.Load() {
 		committed = l.word.Committed()
 	}

@@ -29,8 +29,9 @@ const (
 
 // sequencer puts the writes of all processes in order: it judges them, appends
 // what takes effect to the log with one sync for all that arrived meanwhile,
-// answers, and applies it. One goroutine, run, owns all of it. As a term begins the
-// state may lack part of the log, which is replayed beside it (apply.Machine.Replay).
+// answers, and applies it. One goroutine owns all of it: the member's in begin, and then
+// that of run. As a term begins the state may lack part of the log, which is replayed
+// beside it (apply.Machine.Replay).
 type sequencer struct {
 	l        *leader // for its term
 	machine  *apply.Machine
@@ -43,9 +44,9 @@ type sequencer struct {
 	remote chan *nats.Msg // bundles straight from the followers
 	local  chan *job      // of this process, and remote ones that came in parts
 
-	replayed chan struct{} // closed when Replay has returned; owned by run, nil once the state has caught up
+	replayed chan struct{} // closed when Replay has returned; owned like the rest below, nil once the state has caught up
 
-	// Owned by run.
+	// Owned by begin, then by run.
 	jobs    []*job
 	group   apply.Group
 	answers []apply.Answer
@@ -66,7 +67,7 @@ func newSequencer(l *leader) *sequencer {
 // job is one bundle of commands and the way back for its answers.
 type job struct {
 	req   writeRequest
-	reply func(committed uint64, answers []apply.Answer) // called once, from run; answers is valid until it returns
+	reply func(committed uint64, answers []apply.Answer) // called once, by who has the sequencer; answers is valid until it returns
 }
 
 // conditional tells whether the state is needed to judge the job.
