@@ -217,12 +217,10 @@ func (l *leader) beginTerm() (err error) {
 	// A word that is new, or not the last leader's, or a log that is shorter than
 	// the word says, as a disk that failed may leave it: replicas must not go by what
 	// they have.
-	t := l.word.Term()
-	l.revokes = t != l.term-1 || l.word.Committed() > last
-	if t == 0 { // now: the new word, which they may find, counts nothing
-		if err := snapshot.Revoke(l.ctx, l.db.path("replicas")); err != nil {
-			return err
-		}
+	if t := l.word.Term(); t != 0 {
+		l.revokes = t != l.term-1 || l.word.Committed() > last
+	} else if err := snapshot.Revoke(l.ctx, l.db.path("replicas")); err != nil {
+		return err // now, as they may find the new word, which counts nothing
 	}
 	l.notifier = newNotifier(l)
 	l.seq = newSequencer(l)

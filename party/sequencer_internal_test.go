@@ -1,6 +1,7 @@
 package party
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -164,14 +165,7 @@ func TestSequencer_BeginsTheTerm(t *testing.T) {
 				ended := make(chan error, 1)
 				go func() { ended <- s.run(ctx) }()
 				if len(c.waits) > 0 {
-					select {
-					case a := <-answers:
-						if a.Outcome != apply.OutcomeDone {
-							t.Errorf("%+v", a)
-						}
-					case <-ctx.Done():
-						t.Error("no answer")
-					}
+					isDone(t, ctx, answers)
 				}
 				cancel()
 				if err := <-ended; !errors.Is(err, errTermOver) {
@@ -179,6 +173,19 @@ func TestSequencer_BeginsTheTerm(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// isDone receives the answer to a command that takes effect.
+func isDone(t *testing.T, ctx context.Context, answers <-chan apply.Answer) {
+	t.Helper()
+	select {
+	case a := <-answers:
+		if a.Outcome != apply.OutcomeDone {
+			t.Fatalf("%+v", a)
+		}
+	case <-ctx.Done():
+		t.Fatal("no answer")
 	}
 }
 
@@ -201,23 +208,12 @@ func TestSequencer_WaitsForAStateFarBehind(t *testing.T) {
 		j.reply = func(_ uint64, a []apply.Answer) { answers <- a[0] }
 		s.local <- j
 	}
-	answer := func() {
-		t.Helper()
-		select {
-		case a := <-answers:
-			if a.Outcome != apply.OutcomeDone {
-				t.Fatalf("%+v", a)
-			}
-		case <-ctx.Done():
-			t.Fatal("no answer")
-		}
-	}
 	var work sync.WaitGroup
 	work.Go(func() { _ = s.run(ctx) })
 	const ahead = maxLead >> 20
 	for n := range ahead { // an entry has a little more than a MiB
 		send(2 + n)
-		answer()
+		isDone(t, ctx, answers)
 	}
 	send(2 + ahead)
 	select {
@@ -226,10 +222,10 @@ func TestSequencer_WaitsForAStateFarBehind(t *testing.T) {
 	case <-time.After(300 * time.Millisecond): // it would take a few
 	}
 	close(s.replayed)
-	answer()
+	isDone(t, ctx, answers)
 	for n := range 10 {
 		send(3 + ahead + n)
-		answer()
+		isDone(t, ctx, answers)
 	}
 	cancel()
 	work.Wait()
