@@ -25,6 +25,9 @@ func (m *Machine) Checkpoint(dir string) error {
 		return err
 	}
 	fs := m.store.fs
+	if err := m.whenReady(fs.away.stop); err != nil {
+		return err
+	}
 	// It copies the options file and the manifest by their names.
 	if err := fs.settling.waitUnless(fs.away.stop); err != nil {
 		return err

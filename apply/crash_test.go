@@ -35,11 +35,13 @@ func TestMachine_SurvivesPowerCutAtEverySyncPoint(t *testing.T) {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
 			rng := rand.New(rand.NewPCG(uint64(seed), 11))
 			level := []crash{{memFS(t), newKnown()}}
+			resumed := 0
 			for range depths {
 				var next []crash
 				for _, c := range level {
 					h := &history{t: t, rng: rng, k: c.k}
 					h.live(c.fs)
+					resumed += h.resumed
 					next = append(next, h.crashes...)
 				}
 				rng.Shuffle(len(next), func(i, j int) { next[i], next[j] = next[j], next[i] })
@@ -48,9 +50,13 @@ func TestMachine_SurvivesPowerCutAtEverySyncPoint(t *testing.T) {
 					h := &history{t: t, rng: rng, k: c.k.clone()}
 					n := h.recover(c.fs.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: 100, RNG: rng}))
 					h.askAgain(n)
+					resumed += h.resumed
 					must(t, n.end(false))
 				}
 				level = next[:min(len(next), 2)]
+			}
+			if resumed == 0 {
+				t.Error("no leader judged before Pebble was open")
 			}
 		})
 	}
@@ -101,8 +107,9 @@ func (k *known) clone() *known {
 
 // history drives one leader after the other and collects what power cuts leave.
 type history struct {
-	t   *testing.T
-	rng *rand.Rand // of the driving goroutine
+	t       *testing.T
+	rng     *rand.Rand // of the driving goroutine
+	resumed int        // leaders that judged before Pebble was open
 
 	mu      sync.Mutex // Pebble's goroutines come by too
 	k       *known
@@ -120,10 +127,18 @@ func (h *history) options(fs vfs.FS) (*pebble.Options, eventlog.Options) {
 // begins a term.
 func (h *history) recover(fs vfs.FS) *node {
 	h.t.Helper()
-	n, err := open(h.options(fs))
-	if err != nil {
+	var n *node
+	var err error
+	if h.rng.IntN(3) > 0 {
+		n, err = resume(h.options(fs))
+		must(h.t, err)
+	}
+	if n != nil {
+		h.resumed++
+	} else if n, err = open(h.options(fs)); err != nil {
 		h.t.Fatalf("open after the power cut: %v", err)
 	}
+	n.notes = true
 	if h.rng.IntN(2) == 0 { // else what follows may come before the replay
 		must(h.t, n.m.CatchUp(h.t.Context()))
 	}

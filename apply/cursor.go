@@ -246,9 +246,7 @@ func (g *Group) judgeCursor(c *Command) Answer {
 	if !there && len(g.m.cursors.list())+made >= MaxCursors {
 		return refused(fmt.Errorf("%w: there are %d", ErrCursors, MaxCursors))
 	}
-	if g.batch == nil {
-		g.batch = g.m.store.db.NewBatch()
-	}
+	g.makeBatch()
 	g.moves = append(g.moves, move)
 	return g.accept(c)
 }

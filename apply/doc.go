@@ -22,7 +22,7 @@
 //
 // # Concurrency
 //
-// One goroutine at a time calls Recover, Begin, Apply and ApplyTerm and the
+// One goroutine at a time calls Recover, Begin, Apply, ApplyTerm and Memory and the
 // methods of the Group (the sequencer). Get, NewIter, Applied, WaitApplied,
 // Durable, Flush and Full may be called from any goroutine until Close.
 //
@@ -47,6 +47,17 @@
 //
 // Integers are little endian, the slot is big endian. "id", "clean" and "restored" are not derived from the log;
 // all else is.
+//
+// # Memory
+//
+// What Machine.Memory returns:
+//
+//	magic "PPARTMEM", version u32 = 1, length u32 of what follows the checksum, CRC-32C u32 of that
+//	database id [16], sequence number u64, floor u64, time i64
+//	sessions: count uvarint, then for each slot length uvarint, session
+//	cursors: count uvarint, then for each slot sequence number uvarint, length of the name uvarint, name
+//
+// Whatever stands behind it is ignored: in a file, it is of a longer one before.
 //
 // # Log entries
 //

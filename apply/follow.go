@@ -56,7 +56,7 @@ func (m *Machine) Join(id eventlog.ID) error {
 	case id:
 		return nil
 	case eventlog.ID{}:
-		return m.adopt(id)
+		return m.adopt(id, &m.memory)
 	}
 	return fmt.Errorf("%w: the log is of database %s, Pebble's files are of database %s", ErrCorrupt, id, m.id)
 }
@@ -69,17 +69,19 @@ func (m *Machine) Join(id eventlog.ID) error {
 // returned, what Full did when Pebble cannot flush for want of space, or what else a
 // flush failed with that there is no room without.
 func (m *Machine) Follow(r *eventlog.Reader, limit uint64) error {
-	return m.follow(&m.memory, r, limit, m.Full, func() error { return m.store.makeRoom(m.store.room.limit, m.store.unflushable) })
+	_, err := m.follow(&m.memory, r, limit, m.Full, func() error { return m.store.makeRoom(m.store.room.limit, m.store.unflushable) })
+	return err
 }
 
 // follow asks stop, between batches, whether it has to end early. mem is the
-// bookkeeping that goes with what is applied. room waits for room in memory.
-func (m *Machine) follow(mem *memory, r *eventlog.Reader, limit uint64, stop, room func() error) error {
+// bookkeeping that goes with what is applied. room waits for room in memory. It returns
+// how many bytes the entries have that were applied.
+func (m *Machine) follow(mem *memory, r *eventlog.Reader, limit uint64, stop, room func() error) (bytes int, err error) {
 	a := applier{m: m, memory: mem}
 	for m.Applied() < limit {
 		if a.batch == nil { // r and mem stand where the state does, if this is the end
 			if err := room(); err != nil {
-				return err
+				return bytes, err
 			}
 		}
 		rec, ok, err := r.Next(limit)
@@ -90,18 +92,20 @@ func (m *Machine) follow(mem *memory, r *eventlog.Reader, limit uint64, stop, ro
 			err = a.add(rec)
 		}
 		if err != nil {
-			return errors.Join(err, a.discard())
+			return bytes, errors.Join(err, a.discard())
 		}
 		if a.size >= replayBatch || rec.Seq == limit {
+			size := a.size
 			if err := a.commit(); err != nil {
-				return err
+				return bytes, err
 			}
+			bytes += size
 			if err := stop(); err != nil && m.Applied() < limit {
-				return err
+				return bytes, err
 			}
 		}
 	}
-	return nil
+	return bytes, nil
 }
 
 func endsEarly(seq uint64) error {

@@ -200,11 +200,20 @@ func (g *Group) holds(c *Condition) (bool, error) {
 	return !c.Absent && bytes.Equal(v, c.Value), closer.Close()
 }
 
-// add adds the effects of one batch.
-func (g *Group) add(repr []byte, s shape) error {
-	if g.batch == nil {
+// makeBatch makes the batch for effects, if there is none yet.
+func (g *Group) makeBatch() {
+	switch {
+	case g.batch != nil:
+	case g.m.Behind(): // it will be discarded, and Pebble may not be open
+		g.batch = new(pebble.Batch)
+	default:
 		g.batch = g.m.store.db.NewBatch()
 	}
+}
+
+// add adds the effects of one batch.
+func (g *Group) add(repr []byte, s shape) error {
+	g.makeBatch()
 	var b pebble.Batch
 	if err := b.SetRepr(effects(repr, s)); err != nil {
 		return fmt.Errorf("%w: %w", ErrInvalidBatch, err)
@@ -255,9 +264,10 @@ func (m *Machine) Apply(g *Group) error {
 	}
 	m.nanos = g.nanos
 	if m.replay != nil {
-		m.replay.judged.Store(g.next - 1)
+		m.advance(&m.judged, g.next-1)
 		return g.Discard()
 	}
+	m.judged.Store(g.next - 1) // commit wakes those who wait
 	b := g.batch
 	g.batch = nil
 	return m.commit(&m.memory, b, g.records, g.wipes, g.next-1)
@@ -276,6 +286,6 @@ func (m *Machine) commit(mem *memory, b *pebble.Batch, records []record, wipes b
 	if err := m.store.apply(b); err != nil {
 		return fmt.Errorf("apply up to %d: %w", seq, err)
 	}
-	m.advance(seq)
+	m.advance(&m.applied, seq)
 	return nil
 }

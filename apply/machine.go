@@ -48,12 +48,19 @@ type Machine struct {
 	// next one will, so that who opens the database finds it in the newest table, mostly.
 	sparse atomic.Bool
 
+	ready    chan struct{} // closed when Pebble is open and the state known to be that of the log
+	replayed int           // see Replayed
+
 	flushing <-chan struct{} // owned by the caller of FlushSoon: closed when its last flush has ended
 
+	// judged is up to where the memory is: there all is as durable as it was asked to be, and
+	// the commit word counts it. A replay goes so far beside the goroutine that judges. What has
+	// only been appended must not be seen by anybody.
+	judged  atomic.Uint64
 	applied atomic.Uint64
 	wait    struct {
 		sync.Mutex
-		changed chan struct{} // closed when applied or failed changes; nil while nobody waits
+		changed chan struct{} // closed when judged, applied or failed changes; nil while nobody waits
 		failed  error
 	}
 }
@@ -66,58 +73,78 @@ type Machine struct {
 // The errors are ErrIncompatible (other comparer, merger or newer format),
 // ErrCorrupt, or what the file system said.
 func Open(dir string, o *pebble.Options, lock *pebble.Lock, log *slog.Logger) (*Machine, error) {
-	s, err := openStore(dir, o, lock, log)
+	m, err := newMachine(dir, o, lock, log)
 	if err != nil {
 		return nil, err
 	}
-	m := &Machine{store: s, cmp: pebble.DefaultComparer, log: log}
-	if o != nil && o.Comparer != nil {
-		m.cmp = o.Comparer
+	if err := m.store.open(); err != nil {
+		return nil, err
 	}
-	m.sessions.byOrigin = make(map[Origin]*session)
-	m.sparse.Store(true)
-	if err := m.load(); err != nil {
-		return nil, errors.Join(fmt.Errorf("read the bookkeeping in %s: %w", dir, err), s.close())
+	id, applied, err := m.load(&m.memory)
+	if err != nil {
+		return nil, errors.Join(err, m.store.close())
 	}
+	m.id = id
+	m.applied.Store(applied)
+	close(m.ready)
 	return m, nil
 }
 
-// load reads the bookkeeping from Pebble.
-func (m *Machine) load() error {
-	id, err := m.reserved(keyID)
-	if err != nil || id == nil {
-		return err
-	}
-	if len(id) != 4+len(m.id) {
-		return fmt.Errorf("%w: the database id is damaged", ErrCorrupt)
-	}
-	if v := binary.LittleEndian.Uint32(id); v != stateVersion {
-		return fmt.Errorf("%w: state version %d, this program knows version %d; upgrade it", ErrIncompatible, v, stateVersion)
-	}
-	copy(m.id[:], id[4:])
-	applied, err := m.reserved(keyApplied)
+func newMachine(dir string, o *pebble.Options, lock *pebble.Lock, log *slog.Logger) (*Machine, error) {
+	s, err := newStore(dir, o, lock, log)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	if len(applied) != appliedLen {
-		return fmt.Errorf("%w: the applied sequence number is damaged", ErrCorrupt)
+	m := &Machine{store: s, cmp: pebble.DefaultComparer, log: log, ready: make(chan struct{})}
+	if o != nil && o.Comparer != nil {
+		m.cmp = o.Comparer
 	}
-	m.applied.Store(binary.LittleEndian.Uint64(applied))
-	m.sessions.floor = binary.LittleEndian.Uint64(applied[8:])
-	m.nanos = int64(binary.LittleEndian.Uint64(applied[16:]))
+	m.sparse.Store(true)
+	return m, nil
+}
+
+// load reads the bookkeeping from Pebble: the database id, the memory into mem, and up to
+// which sequence number the log is in the state.
+func (m *Machine) load(mem *memory) (id eventlog.ID, applied uint64, err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("read the bookkeeping in %s: %w", m.store.dir, err)
+		}
+	}()
+	mem.sessions.byOrigin = make(map[Origin]*session)
+	v, err := m.reserved(keyID)
+	if err != nil || v == nil {
+		return id, 0, err
+	}
+	if len(v) != 4+len(id) {
+		return id, 0, fmt.Errorf("%w: the database id is damaged", ErrCorrupt)
+	}
+	if v := binary.LittleEndian.Uint32(v); v != stateVersion {
+		return id, 0, fmt.Errorf("%w: state version %d, this program knows version %d; upgrade it", ErrIncompatible, v, stateVersion)
+	}
+	copy(id[:], v[4:])
+	if v, err = m.reserved(keyApplied); err != nil {
+		return id, 0, err
+	}
+	if len(v) != appliedLen {
+		return id, 0, fmt.Errorf("%w: the applied sequence number is damaged", ErrCorrupt)
+	}
+	applied = binary.LittleEndian.Uint64(v)
+	mem.sessions.floor = binary.LittleEndian.Uint64(v[8:])
+	mem.nanos = int64(binary.LittleEndian.Uint64(v[16:]))
 	// Fixed slots, read one by one: that works under any comparer, and quickly
 	// in a database of any size.
-	for slot := range binary.LittleEndian.Uint32(applied[24:]) {
+	for slot := range binary.LittleEndian.Uint32(v[24:]) {
 		v, err := m.reserved(sessionKey(slot))
 		if err != nil {
-			return err
+			return id, 0, err
 		}
-		if err := m.sessions.load(slot, v); err != nil {
-			return err
+		if err := mem.sessions.load(slot, v); err != nil {
+			return id, 0, err
 		}
 	}
-	m.cursors.slots, err = loadCursors(m.store.db)
-	return err
+	mem.cursors.slots, err = loadCursors(m.store.db)
+	return id, applied, err
 }
 
 // reserved returns a copy of one of our own keys, nil when it is absent.
@@ -160,9 +187,36 @@ func (m *Machine) Full() error {
 	return nil
 }
 
-// advance publishes a new applied sequence number.
-func (m *Machine) advance(seq uint64) {
-	m.applied.Store(seq)
+func (m *Machine) isReady() bool {
+	select {
+	case <-m.ready:
+		return true
+	default:
+		return false
+	}
+}
+
+// whenReady waits for Pebble to be open and known to be ours. The error is ErrStopped when stop
+// is closed first, or why Pebble broke.
+func (m *Machine) whenReady(stop <-chan struct{}) error {
+	select {
+	case <-m.ready:
+		return nil
+	default:
+	}
+	select {
+	case <-m.ready:
+		return nil
+	case <-stop:
+		return ErrStopped
+	case <-m.store.fatal:
+		return m.Err()
+	}
+}
+
+// advance publishes a new sequence number, of m.judged or m.applied.
+func (m *Machine) advance(to *atomic.Uint64, seq uint64) {
+	to.Store(seq)
 	m.wait.Lock()
 	m.wake()
 	m.wait.Unlock()
@@ -181,13 +235,23 @@ func (m *Machine) wake() {
 // for as long as it takes while the machine is Behind. It fails when ctx ends first,
 // or when the machine is stopped.
 func (m *Machine) WaitApplied(ctx context.Context, seq uint64) error {
-	for m.applied.Load() < seq {
+	return m.waitFor(ctx, &m.applied, seq)
+}
+
+// WaitJudged is WaitApplied for who asks for nothing but Cursors. It never waits for
+// Pebble.
+func (m *Machine) WaitJudged(ctx context.Context, seq uint64) error {
+	return m.waitFor(ctx, &m.judged, seq)
+}
+
+func (m *Machine) waitFor(ctx context.Context, what *atomic.Uint64, seq uint64) error {
+	for what.Load() < seq {
 		m.wait.Lock()
 		if m.wait.failed != nil {
 			defer m.wait.Unlock()
 			return m.wait.failed
 		}
-		if m.applied.Load() >= seq {
+		if what.Load() >= seq {
 			m.wait.Unlock()
 			return nil
 		}
@@ -250,7 +314,7 @@ func (m *Machine) get(from pebble.Reader, dst, key []byte, want func(size int) b
 // tables: the log before it is not needed for recovery. It is 0 until the manifest that
 // Pebble has read is known to be durable, which is so after a flush.
 func (m *Machine) Durable() (seq uint64, err error) {
-	if !m.store.fs.settling.settled() {
+	if !m.isReady() || !m.store.fs.settling.settled() {
 		return 0, nil
 	}
 	it, err := m.store.db.NewIter(&pebble.IterOptions{OnlyReadGuaranteedDurable: true})
@@ -276,7 +340,7 @@ func (m *Machine) FlushSoon() (begun bool, err error) {
 			return false, nil
 		}
 	}
-	if m.Full() != nil {
+	if !m.isReady() || m.Full() != nil {
 		return false, nil
 	}
 	m.flushing, err = m.flush()
@@ -349,8 +413,14 @@ const fullPatience = time.Second
 
 // Flush makes the state durable and returns when it is, when that fails (the disk
 // stays full, the log cannot be synced; Pebble goes on trying), or when stop is
-// closed.
+// closed. It waits for Pebble to be open, see Resume.
 func (m *Machine) Flush(stop <-chan struct{}) error {
+	if err := m.whenReady(stop); err != nil {
+		if errors.Is(err, ErrStopped) {
+			err = nil
+		}
+		return err
+	}
 	select { // an old failure says nothing of this flush
 	case <-m.store.failing:
 	default:

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"math"
 	"os"
@@ -41,8 +42,9 @@ func TestMain(m *testing.M) {
 }
 
 const (
-	dbDir  = "/db"
-	logDir = "/db/party/log"
+	dbDir      = "/db"
+	logDir     = "/db/party/log"
+	memoryPath = "/db/party/memory"
 )
 
 var quiet = slog.New(slog.DiscardHandler)
@@ -85,6 +87,8 @@ type node struct {
 	g     apply.Group
 	clock int64
 	term  uint64 // sequence number of the term record
+
+	notes bool // after every group what Resume needs is written down
 }
 
 func small(fs vfs.FS) *pebble.Options {
@@ -128,8 +132,55 @@ func open(o *pebble.Options, lo eventlog.Options) (n *node, err error) {
 	if n.log, err = eventlog.Open(logDir, lo); err != nil {
 		return n, err
 	}
-	_, err = n.m.Recover(n.log)
-	return n, err
+	if err := n.m.Recover(n.log); err != nil {
+		return n, err
+	}
+	if _, err := o.FS.Stat(memoryPath); errors.Is(err, os.ErrNotExist) {
+		return n, nil
+	}
+	return n, o.FS.Remove(memoryPath)
+}
+
+// resume is open for a leader that finds what the last one has written down. It returns no
+// node where there is nothing of use.
+func resume(o *pebble.Options, lo eventlog.Options) (n *node, err error) {
+	f, err := o.FS.Open(memoryPath)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	memory, err := io.ReadAll(f)
+	if err := errors.Join(err, f.Close()); err != nil {
+		return nil, err
+	}
+	n = &node{fs: o.FS}
+	if n.lock, err = pebble.LockDirectory(dbDir, o.FS); err != nil {
+		return nil, err
+	}
+	lo.FS = o.FS
+	if n.log, err = eventlog.Open(logDir, lo); err != nil {
+		return nil, errors.Join(err, n.end(false))
+	}
+	if n.m, err = apply.Resume(dbDir, o, n.lock, quiet, n.log, memory); err != nil {
+		return nil, n.end(false)
+	}
+	return n, nil
+}
+
+// note writes down what the next leader needs to resume, if the log is durable. The file is
+// not.
+func (n *node) note() error {
+	if !n.notes || n.log.Durable() < n.log.Last() {
+		return nil
+	}
+	f, err := n.fs.OpenReadWrite(memoryPath, vfs.WriteCategoryUnspecified)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteAt(n.m.Memory(nil, n.log.Last()), 0)
+	return errors.Join(err, f.Close())
 }
 
 // begin starts the term.
@@ -200,7 +251,10 @@ func (n *node) finish() error {
 			return err
 		}
 	}
-	return n.m.Apply(&n.g)
+	if err := n.m.Apply(&n.g); err != nil {
+		return err
+	}
+	return n.note()
 }
 
 func (n *node) commit(t testing.TB, cmds ...apply.Command) []apply.Answer {

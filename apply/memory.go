@@ -2,6 +2,9 @@ package apply
 
 import (
 	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
 	"maps"
 	"slices"
 
@@ -10,6 +13,86 @@ import (
 	"github.com/pebbleparty/pebbleparty/eventlog"
 	"github.com/pebbleparty/pebbleparty/internal/mutant"
 )
+
+// The encoded form of a memory is in the documentation of the package.
+const (
+	memoryMagic   = "PPARTMEM"
+	memoryVersion = 1
+	memoryHead    = 8 + 4 + 4 + 4
+)
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// errNoMemory: the bytes are no memory that can be used.
+var errNoMemory = errors.New("apply: not a memory")
+
+// encode appends the memory of database id as of seq.
+func (m *memory) encode(dst []byte, id eventlog.ID, seq uint64) []byte {
+	start := len(dst)
+	dst = append(dst, memoryMagic...)
+	dst = binary.LittleEndian.AppendUint32(dst, memoryVersion)
+	dst = append(dst, make([]byte, 8)...)
+	dst = append(dst, id[:]...)
+	dst = binary.LittleEndian.AppendUint64(dst, seq)
+	dst = binary.LittleEndian.AppendUint64(dst, m.sessions.floor)
+	dst = binary.LittleEndian.AppendUint64(dst, uint64(m.nanos))
+	dst = binary.AppendUvarint(dst, uint64(len(m.sessions.slots)))
+	var stored []byte
+	for _, o := range m.sessions.slots {
+		stored = m.sessions.byOrigin[o].append(stored[:0], o)
+		dst = appendBytes(dst, stored)
+	}
+	dst = binary.AppendUvarint(dst, uint64(len(m.cursors.slots)))
+	for _, c := range m.cursors.slots {
+		dst = appendBytes(binary.AppendUvarint(dst, c.Seq), []byte(c.Name))
+	}
+	body := dst[start+memoryHead:]
+	binary.LittleEndian.PutUint32(dst[start+12:], uint32(len(body)))
+	binary.LittleEndian.PutUint32(dst[start+16:], crc32.Checksum(body, castagnoli))
+	return dst
+}
+
+// decodeMemory is the inverse of encode. The error is errNoMemory.
+func decodeMemory(src []byte) (m *memory, id eventlog.ID, seq uint64, err error) {
+	const fixed = 16 + 8 + 8 + 8
+	if len(src) < memoryHead+fixed || string(src[:8]) != memoryMagic || binary.LittleEndian.Uint32(src[8:]) != memoryVersion {
+		return nil, id, 0, errNoMemory
+	}
+	body := src[memoryHead:]
+	n := binary.LittleEndian.Uint32(src[12:])
+	if n < fixed || uint64(n) > uint64(len(body)) {
+		return nil, id, 0, errNoMemory
+	}
+	body = body[:n]
+	if crc32.Checksum(body, castagnoli) != binary.LittleEndian.Uint32(src[16:]) {
+		return nil, id, 0, errNoMemory
+	}
+	copy(id[:], body)
+	seq = binary.LittleEndian.Uint64(body[16:])
+	m = &memory{nanos: int64(binary.LittleEndian.Uint64(body[32:]))}
+	m.sessions = sessions{byOrigin: make(map[Origin]*session), floor: binary.LittleEndian.Uint64(body[24:])}
+	d := decoder{src: body[fixed:]}
+	sessions := d.uvarint()
+	if sessions > MaxOrigins {
+		return nil, id, 0, errNoMemory
+	}
+	for slot := range sessions {
+		if err := m.sessions.load(uint32(slot), d.bytes()); err != nil {
+			return nil, id, 0, fmt.Errorf("%w: %w", errNoMemory, err)
+		}
+	}
+	cursors := d.uvarint()
+	if cursors > MaxCursors {
+		return nil, id, 0, errNoMemory
+	}
+	for range cursors {
+		m.cursors.slots = append(m.cursors.slots, Cursor{Seq: d.uvarint(), Name: string(d.bytes())})
+	}
+	if d.bad || len(d.src) != 0 {
+		return nil, id, 0, errNoMemory
+	}
+	return m, id, seq, nil
+}
 
 // memory is the bookkeeping as it is at one sequence number: what is known of
 // origins, the named cursors, and the time of the newest entry. It is part of
@@ -43,6 +126,28 @@ func (m *memory) learn(e *Entry, seq uint64) {
 		m.sessions.record(e.Origin, e.Number, e.Low, seq)
 	}
 	m.nanos = e.Time.UnixNano()
+}
+
+// follow notes what r, which stands behind from, has up to last.
+func (m *memory) follow(r *eventlog.Reader, from, last uint64) error {
+	for seq := from; seq < last; {
+		rec, ok, err := r.Next(last)
+		if err == nil && !ok {
+			err = endsEarly(seq)
+		}
+		if err != nil {
+			return err
+		}
+		if seq = rec.Seq; rec.Kind != eventlog.KindEntry {
+			continue
+		}
+		e, err := decodeHead(rec.Payload)
+		if err != nil {
+			return fmt.Errorf("entry %d: %w", seq, err)
+		}
+		m.learn(&e, seq)
+	}
+	return nil
 }
 
 // appliedLen: applied u64, floor u64, time i64, session slots in use u32.

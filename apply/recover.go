@@ -25,35 +25,67 @@ func idValue(id eventlog.ID) []byte {
 // Recover joins the state with its log, which was just opened: it checks that the two
 // belong together and reads what the state lacks, which is then applied by Replay or
 // CatchUp. From here on no table of Pebble's is written before the log is durable.
-// backlog is how many bytes the entries have that the state lacks.
 //
 // The error is ErrCorrupt when the log lacks entries that the state does not
 // have either, or has fewer than the state has applied.
-func (m *Machine) Recover(log *eventlog.Log) (backlog int, err error) {
+func (m *Machine) Recover(log *eventlog.Log) error {
+	m.syncsBefore(log)
+	applied := m.Applied()
+	if err := m.match(log, m.id, applied, log.Last(), &m.memory); err != nil {
+		return err
+	}
+	m.judged.Store(log.Last())
+	if applied == log.Last() {
+		return nil
+	}
+	r, err := openReader(log, applied)
+	if err != nil {
+		return err
+	}
+	behind := m.memory.clone()
+	if err := m.memory.follow(r, applied, log.Last()); err != nil {
+		return errors.Join(fmt.Errorf("read the log from %d to %d: %w", applied+1, log.Last(), err), r.Close())
+	}
+	if err := r.Rewind(applied + 1); err != nil {
+		return errors.Join(err, r.Close())
+	}
+	m.replay = &replay{reader: r, memory: behind}
+	return nil
+}
+
+// syncsBefore has Pebble's tables wait for the log to be durable.
+func (m *Machine) syncsBefore(log *eventlog.Log) {
 	sync := log.Sync
 	m.store.fs.syncLog.Store(&sync)
-	fresh := m.id == eventlog.ID{}
-	switch applied := m.Applied(); {
-	case fresh:
-		if log.First() > 1 && log.Last() > 0 {
-			return 0, fmt.Errorf("%w: the log starts at %d, but Pebble knows nothing of a log; Pebble's files were replaced or lost",
+}
+
+// match checks that the state, with id, applied and mem as loaded, belongs to the log, which
+// ended at last when it was opened. A database that was made by plain Pebble becomes ours.
+func (m *Machine) match(log *eventlog.Log, id eventlog.ID, applied, last uint64, mem *memory) error {
+	switch {
+	case id == eventlog.ID{}:
+		if log.First() > 1 && last > 0 {
+			return fmt.Errorf("%w: the log starts at %d, but Pebble knows nothing of a log; Pebble's files were replaced or lost",
 				ErrCorrupt, log.First())
 		}
-		if err := m.adopt(log.ID()); err != nil {
-			return 0, err
-		}
-	case m.id != log.ID():
-		return 0, fmt.Errorf("%w: the log is of database %s, Pebble's files are of database %s", ErrCorrupt, log.ID(), m.id)
-	case applied > log.Last():
-		return 0, fmt.Errorf("%w: the state has applied %d, but the log ends at %d", ErrCorrupt, applied, log.Last())
+		return m.adopt(log.ID(), mem)
+	case id != log.ID():
+		return fmt.Errorf("%w: the log is of database %s, Pebble's files are of database %s", ErrCorrupt, log.ID(), id)
+	case applied > last:
+		return fmt.Errorf("%w: the state has applied %d, but the log ends at %d", ErrCorrupt, applied, last)
 	}
-	if m.Applied() == log.Last() {
-		return 0, nil
+	return nil
+}
+
+// openReader opens the log behind applied, up to where the state is.
+func openReader(log *eventlog.Log, applied uint64) (*eventlog.Reader, error) {
+	// First may be above the next number and nothing be missing: a term record
+	// that leaves a gap before it can begin a segment. The reader knows.
+	r, err := log.OpenReader(applied + 1)
+	if errors.Is(err, eventlog.ErrCompacted) {
+		err = fmt.Errorf("%w: the state ends at %d, but the log starts at %d: %w", ErrCorrupt, applied, log.First(), err)
 	}
-	if backlog, err = m.learn(log); err != nil {
-		return 0, fmt.Errorf("read the log from %d to %d: %w", m.Applied()+1, log.Last(), err)
-	}
-	return backlog, nil
+	return r, err
 }
 
 // Clean tells whether the last Close left a state that needs no log. Only then
@@ -66,19 +98,21 @@ func (m *Machine) Clean() (bool, error) {
 	return binary.LittleEndian.Uint64(v) == m.Applied(), nil
 }
 
-// adopt makes a plain Pebble database ours.
-func (m *Machine) adopt(id eventlog.ID) error {
+// adopt makes a plain Pebble database ours. mem is what it has of a memory, which is none.
+func (m *Machine) adopt(id eventlog.ID, mem *memory) error {
 	if m.cmp.Name == pebble.DefaultComparer.Name {
 		if err := m.checkUnreserved(); err != nil {
 			return err
 		}
 	}
-	m.id = id
+	if m.id != id { // else it is no news, and others may be reading it
+		m.id = id
+	}
 	b := m.store.db.NewBatch()
 	if err := b.Set(keyID, idValue(id), nil); err != nil {
 		return errors.Join(err, b.Close())
 	}
-	return m.commit(&m.memory, b, nil, false, 0)
+	return m.commit(mem, b, nil, false, 0)
 }
 
 // checkUnreserved refuses a database whose own keys are where ours would go.
@@ -98,9 +132,10 @@ func (m *Machine) checkUnreserved() (err error) {
 // ApplyTerm applies the record that began a term, unless Replay comes to it.
 func (m *Machine) ApplyTerm(seq uint64) error {
 	if m.replay != nil {
-		m.replay.judged.Store(seq)
+		m.advance(&m.judged, seq)
 		return nil
 	}
+	m.judged.Store(seq)
 	return m.commit(&m.memory, m.store.db.NewBatch(), nil, false, seq)
 }
 

@@ -58,7 +58,7 @@ func TestMachine_RecoverReportsContradictions(t *testing.T) {
 		defer lock()
 		log, err := eventlog.Open(logDir, eventlog.Options{FS: fs})
 		must(t, err)
-		_, err = m.Recover(log)
+		err = m.Recover(log)
 		if !errors.Is(err, apply.ErrCorrupt) || !strings.Contains(err.Error(), m.ID().String()) || !strings.Contains(err.Error(), log.ID().String()) {
 			t.Error(err)
 		}
@@ -71,7 +71,7 @@ func TestMachine_RecoverReportsContradictions(t *testing.T) {
 		must(t, fs.RemoveAll(logDir))
 		log, err := eventlog.Open(logDir, eventlog.Options{FS: fs, ID: m.ID()})
 		must(t, err)
-		if _, err := m.Recover(log); !errors.Is(err, apply.ErrCorrupt) || !strings.Contains(err.Error(), "ends at 0") {
+		if err := m.Recover(log); !errors.Is(err, apply.ErrCorrupt) || !strings.Contains(err.Error(), "ends at 0") {
 			t.Error(err)
 		}
 		must(t, errors.Join(m.Close(false), log.Abort()))

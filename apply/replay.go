@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync/atomic"
+	"log/slog"
+
+	"github.com/cockroachdb/pebble/v2"
 
 	"github.com/pebbleparty/pebbleparty/eventlog"
 )
@@ -14,64 +16,60 @@ import (
 // and answers rest on the log. So it is applied beside the first groups, which are
 // read back from the log like the rest.
 type replay struct {
-	reader *eventlog.Reader
-	memory *memory // as Pebble has it; that of the Machine is ahead, at the end of the log
-	failed error   // for good: memory may have entries then that Pebble does not
-
-	// judged is how far it may go beside the goroutine that judges: up to there all is
-	// as durable as it was asked to be, the commit word counts it, and the Machine's
-	// memory has it. What has only been appended must not be seen by anybody.
-	judged atomic.Uint64
+	unopened *eventlog.Log // not nil: Pebble has to be opened first, and then this log to be read
+	last     uint64        // where that ended before the term
+	reader   *eventlog.Reader
+	memory   *memory // as Pebble has it; that of the Machine is ahead, at the end of the log
+	failed   error   // for good: memory may have entries then that Pebble does not
+	bytes    int     // of the entries that were applied
 }
 
-// learn reads the log behind what is applied, so that commands can be judged: all
-// but a condition on a key, which waits for the state. It returns how many bytes
-// the entries there have.
-func (m *Machine) learn(log *eventlog.Log) (backlog int, err error) {
-	// First may be above the next number and nothing be missing: a term record
-	// that leaves a gap before it can begin a segment. The reader knows.
-	r, err := log.OpenReader(m.Applied() + 1)
-	if errors.Is(err, eventlog.ErrCompacted) {
-		err = fmt.Errorf("%w: the state ends at %d, but the log starts at %d: %w", ErrCorrupt, m.Applied(), log.First(), err)
-	}
+// Resume returns a machine that judges commands before Pebble is open in dir. What it
+// knows of who wrote what is memory, which Memory has returned at some point of log's past,
+// and what log has behind that. The machine is Behind: Replay, or CatchUp, opens Pebble first, and
+// they, or Close, fail as Open and Recover do. The arguments are theirs too.
+//
+// An error says that memory and log cannot be used like that. Nothing was changed then,
+// and Open may do.
+func Resume(dir string, o *pebble.Options, lock *pebble.Lock, logger *slog.Logger, log *eventlog.Log, memory []byte) (*Machine, error) {
+	mem, id, seq, err := decodeMemory(memory)
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, r.Close())
-		}
-	}()
-	behind := m.memory.clone()
-	for seq := m.Applied(); seq < log.Last(); {
-		rec, ok, err := r.Next(log.Last())
-		if err == nil && !ok {
-			err = endsEarly(seq)
-		}
-		if err != nil {
-			return 0, err
-		}
-		if seq = rec.Seq; rec.Kind != eventlog.KindEntry {
-			continue
-		}
-		e, err := decodeHead(rec.Payload)
-		if err != nil {
-			return 0, fmt.Errorf("entry %d: %w", seq, err)
-		}
-		m.memory.learn(&e, seq)
-		backlog += len(rec.Payload)
+	if id != log.ID() || seq > log.Last() {
+		return nil, fmt.Errorf("%w: it is of database %s up to %d; the log, of %s, ends at %d", errNoMemory, id, seq, log.ID(), log.Last())
 	}
-	if err := r.Rewind(m.Applied() + 1); err != nil {
-		return 0, err
+	r, err := log.OpenReader(seq + 1)
+	if err != nil {
+		return nil, err
 	}
-	m.replay = &replay{reader: r, memory: behind}
-	m.replay.judged.Store(log.Last())
-	return backlog, nil
+	if err := errors.Join(mem.follow(r, seq, log.Last()), r.Close()); err != nil {
+		return nil, fmt.Errorf("read the log from %d to %d: %w", seq+1, log.Last(), err)
+	}
+	m, err := newMachine(dir, o, lock, logger)
+	if err != nil {
+		return nil, err
+	}
+	m.syncsBefore(log)
+	m.sessions, m.cursors.slots, m.nanos = mem.sessions, mem.cursors.slots, mem.nanos
+	m.id = log.ID()
+	m.replay = &replay{unopened: log, last: log.Last()}
+	m.judged.Store(log.Last())
+	return m, nil
 }
+
+// Memory appends to dst what Resume needs: who wrote what up to seq, the last entry of
+// the log, which was judged and applied. The goroutine that judges calls it, between groups. It may
+// be given to Resume once the log is durable up to seq, and for as long as the log goes
+// on from there. It has some hundred bytes for each of the origins that are remembered.
+func (m *Machine) Memory(dst []byte, seq uint64) []byte { return m.memory.encode(dst, m.id, seq) }
 
 // Behind tells whether Pebble lacks part of the log. What is judged and applied
 // meanwhile goes into the log only.
 func (m *Machine) Behind() bool { return m.replay != nil }
+
+// Replayed returns, after CatchUp, how many bytes the entries had that Pebble lacked.
+func (m *Machine) Replayed() int { return m.replayed }
 
 // Replay applies what Pebble lacks of the log until it meets the last group that was
 // applied, or ctx ends. It may run beside the goroutine that judges, which calls
@@ -100,17 +98,47 @@ func (m *Machine) catchUp(stop func() error) error {
 	return m.forget()
 }
 
+// open opens Pebble, and the log where it ends.
+func (r *replay) open(m *Machine) error {
+	log := r.unopened
+	r.unopened = nil
+	if err := m.store.open(); err != nil {
+		return err
+	}
+	r.memory = &memory{}
+	id, applied, err := m.load(r.memory)
+	if err != nil {
+		return err
+	}
+	if err := m.match(log, id, applied, r.last, r.memory); err != nil {
+		return err
+	}
+	if r.reader, err = openReader(log, applied); err != nil {
+		return err
+	}
+	m.applied.Store(applied) // not before: to those who wait it says what they may read
+	close(m.ready)
+	return nil
+}
+
 // run applies the log as far as it may, and asks stop between batches whether it has
 // to end early.
 func (r *replay) run(m *Machine, stop func() error) error {
-	for last := r.judged.Load(); r.failed == nil && m.Applied() < last; last = r.judged.Load() {
+	if r.unopened != nil {
+		if err := stop(); err != nil {
+			return err
+		}
+		r.failed = r.open(m)
+	}
+	for last := m.judged.Load(); r.failed == nil && m.Applied() < last; last = m.judged.Load() {
 		from := m.Applied() + 1
 		var ended error
 		asked := func() error {
 			ended = stop()
 			return ended
 		}
-		err := m.follow(r.memory, r.reader, last, asked, func() error { return m.roomToReplay(asked) })
+		n, err := m.follow(r.memory, r.reader, last, asked, func() error { return m.roomToReplay(asked) })
+		r.bytes += n
 		if ended != nil {
 			return ended
 		}
@@ -126,7 +154,10 @@ func (m *Machine) forget() error {
 	if m.replay == nil {
 		return nil
 	}
-	r := m.replay.reader
-	m.replay = nil
-	return r.Close()
+	r := m.replay
+	m.replayed, m.replay = r.bytes, nil
+	if r.reader == nil {
+		return nil // Pebble was never open
+	}
+	return r.reader.Close()
 }

@@ -179,12 +179,24 @@ func TestMachine_DiesWhileItReplays(t *testing.T) {
 			rng := rand.New(rand.NewPCG(seed, 21))
 			fs := memFS(t)
 			cmds := script(t, seed)
-			behind := 0
+			behind, resumed := 0, 0
+			lo := eventlog.Options{SegmentBytes: 16 << 10, ChunkBytes: 4 << 10, ReserveSeqs: 5}
 			var last []apply.Command // the end of the life before
 			var seqs []uint64
 			for len(cmds) > 0 {
-				n, err := open(small(fs), eventlog.Options{SegmentBytes: 16 << 10, ChunkBytes: 4 << 10, ReserveSeqs: 5})
-				must(t, err)
+				var n *node
+				var err error
+				if rng.IntN(2) == 0 {
+					n, err = resume(small(fs), lo)
+					must(t, err)
+				}
+				if n != nil {
+					resumed++
+				} else {
+					n, err = open(small(fs), lo)
+					must(t, err)
+				}
+				n.notes = true
 				must(t, n.begin())
 				for i, c := range last {
 					want(t, n.commit(t, retry(c))[0], apply.OutcomeDone, seqs[i])
@@ -200,6 +212,9 @@ func TestMachine_DiesWhileItReplays(t *testing.T) {
 			}
 			if behind < 3 {
 				t.Errorf("%d leaders died while they were behind", behind)
+			}
+			if resumed < 3 {
+				t.Errorf("%d leaders judged before Pebble was open", resumed)
 			}
 			n, err := join(small(fs), eventlog.Options{})
 			must(t, err)

@@ -14,14 +14,17 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
-// store is an open Pebble database with its own write-ahead log off, and what
-// it takes to be rid of it when it breaks.
+// store is a Pebble database with its own write-ahead log off, and what it takes to be
+// rid of it when it breaks.
 type store struct {
 	dir  string
-	db   *pebble.DB
+	db   *pebble.DB // nil until it is opened, see there
 	opts *pebble.Options
 	fs   *guardFS
+	held *compactions // nil with a scheduler of the user's
 	log  *slog.Logger
+
+	there chan struct{} // closed when db is open
 
 	room      room
 	flushed   chan struct{} // capacity 1: a flush has ended
@@ -38,10 +41,10 @@ type store struct {
 	calls     sync.WaitGroup // operations of call that have not returned
 }
 
-// openStore opens Pebble in dir. lock is Pebble's own lock on dir, held by the
-// caller.
-func openStore(dir string, user *pebble.Options, lock *pebble.Lock, log *slog.Logger) (*store, error) {
-	s := &store{dir: dir, log: log, flushed: make(chan struct{}, 1), eased: make(chan struct{}, 1), failing: make(chan error, 1), fatal: make(chan struct{}), stuck: make(chan struct{})}
+// newStore makes a store for Pebble in dir, to be opened. lock is Pebble's own lock on dir,
+// held by the caller.
+func newStore(dir string, user *pebble.Options, lock *pebble.Lock, log *slog.Logger) (*store, error) {
+	s := &store{dir: dir, log: log, there: make(chan struct{}), flushed: make(chan struct{}, 1), eased: make(chan struct{}, 1), failing: make(chan error, 1), fatal: make(chan struct{}), stuck: make(chan struct{})}
 	o := user.Clone()
 	if o == nil {
 		o = &pebble.Options{}
@@ -65,10 +68,9 @@ func openStore(dir string, user *pebble.Options, lock *pebble.Lock, log *slog.Lo
 	if o.L0StopWritesThreshold == 0 {
 		o.L0StopWritesThreshold = 64
 	}
-	var held *compactions
 	if o.Experimental.CompactionScheduler == nil {
-		held = newCompactions()
-		o.Experimental.CompactionScheduler = held
+		s.held = newCompactions()
+		o.Experimental.CompactionScheduler = s.held
 	}
 	s.listen(o)
 	o.EnsureDefaults()
@@ -77,54 +79,73 @@ func openStore(dir string, user *pebble.Options, lock *pebble.Lock, log *slog.Lo
 	}
 	s.room.take(o)
 	s.opts = o
-	if err := s.open(dir, o); err != nil {
+	return s, nil
+}
+
+// open opens Pebble. It is called once; after an error there is nothing to close. Others
+// may use db when there is closed.
+func (s *store) open() error {
+	if err := s.openPebble(); err != nil {
+		s.closed.Store(true)
 		s.fs.settling.opened()
 		_ = s.fs.settling.finish(true) // only closes files
-		if held != nil && !s.broken() {
-			held.discard()
+		if s.held != nil && !s.broken() {
+			s.held.discard()
 		}
-		return nil, err
+		return err
 	}
 	s.fs.settling.opened()
 	s.fs.waits.Store(true)
-	if held != nil {
-		close(held.opened)
+	if s.held != nil {
+		close(s.held.opened)
 	}
+	close(s.there)
 	go func() {
 		if err := s.fs.settling.settle(); err != nil {
 			s.fail(fmt.Errorf("settle after opening: %w", err))
 		}
 	}()
-	return s, nil
+	return nil
 }
 
-// open opens Pebble, or gives it up when it breaks on the way.
-func (s *store) open(dir string, o *pebble.Options) error {
+// openPebble opens Pebble, or gives it up when it breaks on the way.
+func (s *store) openPebble() error {
 	type result struct {
 		db  *pebble.DB
 		err error
 	}
 	done := make(chan result, 1)
 	go func() {
-		db, err := pebble.Open(dir, o)
+		db, err := pebble.Open(s.dir, s.opts)
 		done <- result{db, err}
 	}()
 	select {
 	case r := <-done:
 		if r.err != nil {
-			return openError(dir, r.err)
+			return openError(s.dir, r.err)
 		}
-		s.db = r.db
-		return nil
+		if s.db = r.db; !s.broken() {
+			return nil
+		}
 	case <-s.fatal:
-		// As in close. The caller has no Machine to ask Abandoned, so Pebble's
-		// reference to the lock is given back here.
-		s.fs.lower()
-		var err error
-		if o.Lock != nil {
-			err = o.Lock.Close()
-		}
-		return errors.Join(fmt.Errorf("open Pebble in %s: %w", dir, s.fatalErr), err)
+	}
+	// As in close, but Pebble's reference to the lock is given back here: nobody asks
+	// Abandoned of what was not open.
+	s.fs.lower()
+	var err error
+	if s.opts.Lock != nil {
+		err = s.opts.Lock.Close()
+	}
+	return errors.Join(fmt.Errorf("open Pebble in %s: %w", s.dir, s.fatalErr), err)
+}
+
+// isOpen tells whether open has succeeded.
+func (s *store) isOpen() bool {
+	select {
+	case <-s.there:
+		return true
+	default:
+		return false
 	}
 }
 
@@ -246,7 +267,7 @@ func (s *store) close() error {
 		return s.abandon()
 	default:
 	}
-	if s.closed.Swap(true) {
+	if s.closed.Swap(true) || !s.isOpen() {
 		return nil
 	}
 	close(s.fs.stop)
@@ -284,6 +305,10 @@ func (s *store) abandon() error {
 	}
 	close(s.fs.stop)
 	s.fail(ErrFenced) // unless it says why already
+	if !s.isOpen() {
+		s.fs.lower() // and open, should it be under way, does the rest
+		return fmt.Errorf("pebble failed: %w", s.fatalErr)
+	}
 	return s.leave()
 }
 

@@ -15,7 +15,7 @@ import (
 // as path.Match has them: what docs/format.md lists for the folder party, and
 // Pebble's own.
 var lasting = []string{
-	"party", "party/leader.lock", "party/commit", "party/log", "party/log/" + digits(20) + ".log",
+	"party", "party/leader.lock", "party/commit", "party/memory", "party/log", "party/log/" + digits(20) + ".log",
 	"party/cursors", "party/cursors/*.lock", "party/replicas",
 	"LOCK", "CURRENT", "MANIFEST-*", "OPTIONS-*", "marker.*", "*.sst", "*.blob", "*.log",
 }

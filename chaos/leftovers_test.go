@@ -17,7 +17,7 @@ func whole(t *testing.T, besides ...string) string {
 	dir := t.TempDir()
 	for _, name := range slices.Concat([]string{
 		"LOCK", "MANIFEST-000042", "OPTIONS-000053", "marker.manifest.000009.MANIFEST-000051", "000049.sst", "000052.log",
-		"party/leader.lock", "party/commit", "party/log/00000000000000000001.log", "party/cursors/0123456789abcdef.lock", "party/replicas/",
+		"party/leader.lock", "party/commit", "party/memory", "party/log/00000000000000000001.log", "party/cursors/0123456789abcdef.lock", "party/replicas/",
 	}, besides) {
 		path := filepath.Join(dir, filepath.FromSlash(name))
 		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {

@@ -22,8 +22,12 @@ import (
 // acquire makes this process the leader; it owns lock and, if there is one, the
 // station that is ready from here on. It fails with everything undone again. The steps:
 //
-//	Pebble's lock → probe → beside each other: Pebble | log | NATS → socket → endpoint
-//	→ who wrote what → next term → sync of the log → commit word → sequencer, desk and replay
+//	Pebble's lock → probe → beside each other: log → who wrote what | NATS → socket → endpoint
+//	→ next term → sync of the log → commit word → sequencer and desk, and beside them
+//	Pebble and replay
+//
+// Where nobody has written down who wrote what (memoryFile), or this process has not
+// followed, Pebble is opened beside the log and asked for it.
 //
 // From the endpoint on followers connect and introduce themselves; they are
 // answered, and have a leader, when the last step is done.
@@ -33,6 +37,7 @@ func acquire(db *DB, lock *leaderLock, ready *station) (_ *leader, err error) {
 		ended: make(chan struct{}), grew: make(chan int, 1), answered: make(chan struct{}, 1), gate: newGate(),
 	}
 	l.scans = newScans(l)
+	l.memory = newMemoryFile(db.path("memory"), db.opts.Pebble.FS)
 	l.ctx, l.cancel = context.WithCancelCause(context.Background())
 	defer func() {
 		if err != nil {
@@ -108,22 +113,54 @@ func (l *leader) openParts() error {
 	if err != nil {
 		return err
 	}
-	var log, server error
-	var opening, listening sync.WaitGroup
-	if there {
+	followed := l.station != nil
+	var server error
+	var listening sync.WaitGroup
+	listening.Go(func() { server = l.listen() })
+	if there && followed {
+		// This process knows the database, and followed a leader that had it open.
+		if err = l.openLog(); err == nil {
+			l.resume()
+		}
+	}
+	if err == nil && l.machine == nil {
+		err = l.openState(there)
+	}
+	listening.Wait()
+	return errors.Join(err, server)
+}
+
+// resume makes a machine that takes writes before Pebble is open, from what the last
+// leader wrote down. If it cannot, it leaves none.
+func (l *leader) resume() {
+	memory, err := l.memory.read()
+	if err == nil && memory != nil {
+		l.machine, err = apply.Resume(l.db.dir, l.db.opts.Pebble, l.pebbleLock, l.db.log, l.log, memory)
+	}
+	if err != nil {
+		l.db.log.Debug("party: Pebble has to be opened before the term begins", "err", err)
+	}
+}
+
+// openState opens Pebble, and the log if that is there and not open yet.
+func (l *leader) openState(there bool) (err error) {
+	var log error
+	var opening sync.WaitGroup
+	if there && l.log == nil {
 		opening.Go(func() { log = l.openLog() })
 	}
-	listening.Go(func() { server = l.listen() })
 	l.machine, err = apply.Open(l.db.dir, l.db.opts.Pebble, l.pebbleLock, l.db.log)
 	opening.Wait()
 	if err == nil && !there {
 		log = l.beginLog() // where it has to start is known only now
 	}
-	if err = errors.Join(err, log); err == nil {
-		l.backlog, err = l.machine.Recover(l.log)
+	if err = errors.Join(err, log); err != nil {
+		return err
 	}
-	listening.Wait()
-	return errors.Join(err, server)
+	if err := l.machine.Recover(l.log); err != nil {
+		return err
+	}
+	return l.memory.remove()
 }
 
 // lockPebble takes the lock that plain Pebble takes. When a leader has just been

@@ -48,7 +48,7 @@ func (d *desk) checkpoint(m *nats.Msg, body []byte) {
 		var c checkpointRequest
 		err := c.decode(body)
 		if err == nil {
-			err = d.l.checkpoint(&c)
+			err = termOver(d.l.checkpoint(d.l.ctx, &c))
 		}
 		switch {
 		case errors.Is(err, errLost): // the connection ends in a moment, and it is asked for again
@@ -60,8 +60,9 @@ func (d *desk) checkpoint(m *nats.Msg, body []byte) {
 	})
 }
 
-// checkpoint makes one in the folder of a replica.
-func (l *leader) checkpoint(c *checkpointRequest) error {
+// checkpoint makes one in the folder of a replica. Once Pebble is open it takes no notice
+// of ctx.
+func (l *leader) checkpoint(ctx context.Context, c *checkpointRequest) error {
 	if !l.gate.enter() {
 		return errLost
 	}
@@ -71,6 +72,9 @@ func (l *leader) checkpoint(c *checkpointRequest) error {
 		return err
 	}
 	if err := checkRoom(l.db.dir, l.db.opts.Pebble.FS); err != nil {
+		return err
+	}
+	if err := l.current(ctx); err != nil {
 		return err
 	}
 	durable, err := l.machine.Durable()
@@ -177,7 +181,7 @@ func (db *DB) getCheckpoint(ctx context.Context, replica string) (path string, e
 			return "", err
 		}
 		if s.leader != nil {
-			err = s.leader.checkpoint(&c)
+			err = s.leader.checkpoint(ctx, &c)
 		} else {
 			var t msgType
 			if t, _, err = s.remote.ask(ctx, c.append(nil)); err == nil && t != msgCheckpointDone {

@@ -69,7 +69,7 @@ func (l *leader) cursors(ctx context.Context, dst []byte) ([]byte, error) {
 	}
 	defer l.gate.exit()
 	committed := l.word.Committed()
-	if err := l.machine.WaitApplied(ctx, committed); err != nil {
+	if err := l.machine.WaitJudged(ctx, committed); err != nil {
 		return nil, err
 	}
 	all := l.machine.Cursors()

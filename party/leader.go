@@ -48,7 +48,7 @@ type leader struct {
 	begun atomic.Bool // the commit word counts the term's record
 
 	answered chan struct{} // capacity 1: the bundle of this process is answered
-	backlog  int           // bytes of log that Pebble lacked as this term began
+	memory   *memoryFile   // owned by acquire, then by seq
 
 	holds holds // on the log, against retention
 

@@ -49,7 +49,7 @@ func Leaked() (excused []goleak.Option) {
 		"github.com/pebbleparty/pebbleparty/apply.(*Machine).commit",
 		"github.com/pebbleparty/pebbleparty/party.(*leader).join.func1",
 		"github.com/cockroachdb/pebble/v2.(*DB).flush",
-		"github.com/pebbleparty/pebbleparty/apply.(*store).open.func1",
+		"github.com/pebbleparty/pebbleparty/apply.(*store).openPebble.func1",
 		"github.com/pebbleparty/pebbleparty/apply.(*store).close.func1",
 		"github.com/pebbleparty/pebbleparty/apply.(*store).call.func1",
 		"github.com/cockroachdb/pebble/v2.(*DB).GetWaitingCompaction",

@@ -37,6 +37,7 @@ type sequencer struct {
 	machine  *apply.Machine
 	log      *eventlog.Log
 	word     *eventlog.Commit
+	memory   *memoryFile
 	now      func() time.Time
 	appended func(bytes int) // told how much each group added to the log
 	notifier *notifier
@@ -52,15 +53,14 @@ type sequencer struct {
 	answers []apply.Answer
 	conns   map[apply.Origin]uint64 // newest connection of each origin, see stale
 	busy    bool                    // the last group was of several jobs
-	backlog int                     // bytes of log that Pebble lacked as the term began
-	lead    int                     // and bytes appended since, while it lacks them
+	lead    int                     // bytes appended while Pebble lacked some of the log
 }
 
 func newSequencer(l *leader) *sequencer {
 	return &sequencer{
-		l: l, machine: l.machine, log: l.log, word: l.word, now: l.db.opts.Now, appended: l.appended, notifier: l.notifier,
+		l: l, machine: l.machine, log: l.log, word: l.word, memory: l.memory, now: l.db.opts.Now, appended: l.appended, notifier: l.notifier,
 		remote: l.station.commands, local: make(chan *job, 64), replayed: make(chan struct{}),
-		conns: make(map[apply.Origin]uint64), backlog: l.backlog,
+		conns: make(map[apply.Origin]uint64),
 	}
 }
 
@@ -82,7 +82,11 @@ var errTermOver = errors.New("party: term over")
 // and returns that. What it has not answered then is sent again, to the next
 // leader, by those who learn that this term is over.
 func (s *sequencer) run(ctx context.Context) error {
+	defer s.memory.close()
 	for {
+		if err := s.memory.note(s.machine, s.log); err != nil {
+			s.l.db.log.Warn("party: the next leader will open Pebble before it takes writes", "err", err)
+		}
 		if len(s.jobs) == 0 { // else begin has left some
 			select {
 			case m := <-s.remote:
@@ -141,7 +145,7 @@ func (s *sequencer) catchUp(ctx context.Context) error {
 		} else if err != nil {
 			return fmt.Errorf("%w: %w", errNotReplayed, err)
 		}
-		s.appended(s.backlog + s.lead) // Pebble has it now, and can flush it
+		s.appended(s.machine.Replayed()) // Pebble has it now, and can flush it
 		return nil
 	case <-ctx.Done():
 		return errTermOver
@@ -235,6 +239,7 @@ func (s *sequencer) commit(ctx context.Context) error {
 	if err := s.machine.Apply(&s.group); err != nil {
 		return err
 	}
+	s.memory.since += s.group.Size()
 	if s.machine.Behind() {
 		s.lead += s.group.Size()
 	} else {

@@ -94,7 +94,7 @@ func filled(t testing.TB, o ordering, rng *rand.Rand) (*apply.Machine, []snapsho
 	log, err := eventlog.Open("/db/party/log", eventlog.Options{FS: fs})
 	must(t, err)
 	t.Cleanup(func() { must(t, errors.Join(m.Close(false), log.Abort(), lock.Close())) })
-	_, err = m.Recover(log)
+	err = m.Recover(log)
 	must(t, err)
 	must(t, m.CatchUp(t.Context()))
 	_, seq, err := log.StartTerm(log0)

@@ -49,7 +49,7 @@ func newOrigin(t testing.TB) *origin {
 	path := func(name string) string { return filepath.Join(o.dir, "party", name) }
 	o.log, err = eventlog.Open(path("log"), eventlog.Options{FS: vfs.Default, SegmentBytes: 64 << 10, ChunkBytes: 4 << 10})
 	must(t, err)
-	_, err = o.m.Recover(o.log)
+	err = o.m.Recover(o.log)
 	must(t, err)
 	must(t, o.m.CatchUp(t.Context()))
 	o.word, err = eventlog.OpenCommit(path("commit"), o.log.ID())
