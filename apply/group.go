@@ -84,7 +84,8 @@ func (m *Machine) Begin(g *Group, next uint64, now time.Time) {
 // with its first sequence number and is not added again. That memory spans the
 // commands an origin has without an answer, for MaxOrigins origins.
 //
-// A command with a condition on a key must not come before CatchUp has returned.
+// A command with a condition on a key, unless it moves a cursor, must not come before CatchUp
+// has returned.
 func (g *Group) Judge(c *Command) Answer {
 	if seq, ok := g.seen(c); ok {
 		// Its first logging may not have been synced, or not yet.

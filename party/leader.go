@@ -171,7 +171,7 @@ func (l *leader) watch() {
 
 // current brings the state up to all that is committed, for a linearizable read.
 func (l *leader) current(ctx context.Context) error {
-	if mutant.DeposedLeader && l.word.Term() != l.term {
+	if mutant.DeposedLeader && l.word.Term() != l.term && l.machine.Applied() > 0 {
 		return nil
 	}
 	return l.machine.WaitApplied(ctx, l.word.Committed())

@@ -70,9 +70,10 @@ type job struct {
 	reply func(committed uint64, answers []apply.Answer) // called once, by who has the sequencer; answers is valid until it returns
 }
 
-// conditional tells whether the state is needed to judge the job.
+// conditional tells whether the state is needed to judge the job. Where a cursor stands is
+// no part of it.
 func (j *job) conditional() bool {
-	return slices.ContainsFunc(j.req.Commands, func(c apply.Command) bool { return c.Cond != nil })
+	return slices.ContainsFunc(j.req.Commands, func(c apply.Command) bool { return c.Cond != nil && !c.Cursor })
 }
 
 // errTermOver ends the sequencer on request.
@@ -82,11 +83,8 @@ var errTermOver = errors.New("party: term over")
 // and returns that. What it has not answered then is sent again, to the next
 // leader, by those who learn that this term is over.
 func (s *sequencer) run(ctx context.Context) error {
-	defer s.memory.close()
+	defer s.forget()
 	for {
-		if err := s.memory.note(s.machine, s.log); err != nil {
-			s.l.db.log.Warn("party: the next leader will open Pebble before it takes writes", "err", err)
-		}
 		if len(s.jobs) == 0 { // else begin has left some
 			select {
 			case m := <-s.remote:
@@ -97,6 +95,7 @@ func (s *sequencer) run(ctx context.Context) error {
 				if err := s.catchUp(ctx); err != nil {
 					return err
 				}
+				s.note()
 				continue
 			case <-ctx.Done():
 				return errTermOver
@@ -116,6 +115,26 @@ func (s *sequencer) run(ctx context.Context) error {
 		}
 		if err := s.commit(ctx); err != nil {
 			return err
+		}
+		s.note()
+	}
+}
+
+// note writes down for the next leader what is due.
+func (s *sequencer) note() {
+	if err := s.memory.note(s.machine, s.log); err != nil {
+		s.l.db.log.Warn("party: the next leader will open Pebble before it takes writes", "err", err)
+	}
+}
+
+// forget ends that. If Pebble has not come up with the log in all of the term, it may be
+// that it cannot: the next leader is to find out before it takes writes, and not to try the
+// same again and again, in one process after the other.
+func (s *sequencer) forget() {
+	s.memory.close()
+	if s.machine.Behind() {
+		if err := s.memory.remove(); err != nil {
+			s.l.db.log.Warn("party: the next leader may take writes before it opens Pebble", "err", err)
 		}
 	}
 }
