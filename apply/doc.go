@@ -23,8 +23,9 @@
 // # Concurrency
 //
 // One goroutine at a time calls Recover, Begin, Apply, ApplyTerm and Memory and the
-// methods of the Group (the sequencer). Get, NewIter, Applied, WaitApplied,
-// Durable, Flush and Full may be called from any goroutine until Close.
+// methods of the Group (the sequencer). Get, NewIter, Applied, WaitApplied, WaitJudged, Cursors,
+// Durable, Flush and Full may be called from any goroutine until Close; on a machine of
+// Resume, Get and NewIter only behind WaitApplied.
 //
 // # Keys in Pebble
 //

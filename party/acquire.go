@@ -106,8 +106,7 @@ func probe(path string, fs vfs.FS) error {
 var zeros [minRoom]byte
 
 // openParts opens what does not depend on each other at the same time, and joins
-// state and log: a failover waits for it. What is begun first has a processor first,
-// where there are few, and the server is needed last.
+// state and log: a failover waits for it.
 func (l *leader) openParts() error {
 	there, err := eventlog.Exists(l.db.opts.Pebble.FS, l.db.path("log"))
 	if err != nil {
@@ -118,7 +117,7 @@ func (l *leader) openParts() error {
 	var listening sync.WaitGroup
 	listening.Go(func() { server = l.listen() })
 	if there && followed {
-		// This process knows the database, and followed a leader that had it open.
+		// This process knows that the database is one that it can open.
 		if err = l.openLog(); err == nil {
 			l.resume()
 		}
@@ -182,7 +181,7 @@ func lockPebble(dir string, o *pebble.Options) (*pebble.Lock, error) {
 	}
 }
 
-// openLog opens the log. That it belongs to the state is checked by Recover.
+// openLog opens the log. That it belongs to the state is checked when both are open.
 func (l *leader) openLog() (err error) {
 	o := l.logOptions()
 	if word, err := eventlog.ReadCommit(l.db.path("commit")); err == nil {
@@ -193,7 +192,7 @@ func (l *leader) openLog() (err error) {
 	}
 	if l.log, err = eventlog.Open(l.db.path("log"), o); errors.Is(err, eventlog.ErrForeign) {
 		// Either the log or the commit word is of another database. The word is
-		// only a hint; Recover judges the log.
+		// only a hint; the state judges the log.
 		o.ID, o.DurableHint = eventlog.ID{}, 0
 		l.log, err = eventlog.Open(l.db.path("log"), o)
 	}

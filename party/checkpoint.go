@@ -60,8 +60,8 @@ func (d *desk) checkpoint(m *nats.Msg, body []byte) {
 	})
 }
 
-// checkpoint makes one in the folder of a replica. Once Pebble is open it takes no notice
-// of ctx.
+// checkpoint makes one in the folder of a replica. Once the state is up to the log it
+// takes no notice of ctx.
 func (l *leader) checkpoint(ctx context.Context, c *checkpointRequest) error {
 	if !l.gate.enter() {
 		return errLost

@@ -15,7 +15,7 @@ type Status struct {
 	LeaderPID int    // 0 if unknown
 	Term      uint64 // of the leader
 	Committed uint64 // sequence number up to which the log is committed
-	Applied   uint64 // the same, up to which the leader's state is: a write is applied while its answer travels, or some time later as a term begins; 0 if the leader does not answer
+	Applied   uint64 // the same, up to which the leader's state is: a write is applied while its answer travels, or some time later as a term begins; 0 if the leader does not answer, or has not opened Pebble yet
 	FirstSeq  uint64 // first sequence number that is still in the log; 0 if the leader does not answer
 	// Responding: the leader has answered. If not, the other fields are what its
 	// files say. A leader that is stopped (SIGSTOP) keeps its lock, so nobody can
