@@ -24,7 +24,7 @@
 //
 // One goroutine at a time calls Recover, Begin, Apply, ApplyTerm and Memory and the
 // methods of the Group (the sequencer). Get, NewIter, Applied, WaitApplied, WaitJudged, Cursors,
-// Durable, Flush and Full may be called from any goroutine until Close; on a machine of
+// Durable, Flush, Full, Want and Wanted may be called from any goroutine until Close; on a machine of
 // Resume, Get and NewIter only behind WaitApplied.
 //
 // # Keys in Pebble

@@ -48,6 +48,8 @@ type Machine struct {
 	// next one will, so that who opens the database finds it in the newest table, mostly.
 	sparse atomic.Bool
 
+	want     sync.Once
+	wanted   chan struct{} // see Wanted
 	ready    chan struct{} // closed when Pebble is open and the state known to be that of the log
 	replayed int           // see Replayed
 
@@ -95,7 +97,7 @@ func newMachine(dir string, o *pebble.Options, lock *pebble.Lock, log *slog.Logg
 	if err != nil {
 		return nil, err
 	}
-	m := &Machine{store: s, cmp: pebble.DefaultComparer, log: log, ready: make(chan struct{})}
+	m := &Machine{store: s, cmp: pebble.DefaultComparer, log: log, wanted: make(chan struct{}), ready: make(chan struct{})}
 	if o != nil && o.Comparer != nil {
 		m.cmp = o.Comparer
 	}
@@ -196,9 +198,18 @@ func (m *Machine) isReady() bool {
 	}
 }
 
+// Wanted returns a channel that is closed once somebody waits for the state of a machine that
+// is Behind: until then, who is to call Replay may have more urgent things to do.
+func (m *Machine) Wanted() <-chan struct{} { return m.wanted }
+
+// Want closes Wanted, as WaitApplied does when it has to wait, and Flush and Checkpoint do. It
+// is safe for concurrent use, and may be called more than once.
+func (m *Machine) Want() { m.want.Do(func() { close(m.wanted) }) }
+
 // whenReady waits for Pebble to be open and known to be ours. The error is ErrStopped when stop
 // is closed first, or why Pebble broke.
 func (m *Machine) whenReady(stop <-chan struct{}) error {
+	m.Want()
 	select {
 	case <-m.ready:
 		return nil
@@ -235,6 +246,9 @@ func (m *Machine) wake() {
 // for as long as it takes while the machine is Behind. It fails when ctx ends first,
 // or when the machine is stopped.
 func (m *Machine) WaitApplied(ctx context.Context, seq uint64) error {
+	if m.Applied() < seq {
+		m.Want()
+	}
 	return m.waitFor(ctx, &m.applied, seq)
 }
 

@@ -105,6 +105,37 @@ func TestResume_JudgesBeforePebbleIsOpen(t *testing.T) {
 	same(t, "state", derived(t, n.m), derived(t, replayed(t, fs)))
 }
 
+// Who waits for the state says so, and who only writes does not: Pebble may be opened a little
+// later for that.
+func TestResume_TellsThatTheStateIsWanted(t *testing.T) {
+	for name, call := range map[string]func(*node) error{
+		"WaitApplied": func(n *node) error { return n.m.WaitApplied(t.Context(), n.log.Last()) },
+		"Flush":       func(n *node) error { return n.m.Flush(nil) },
+		"Checkpoint":  func(n *node) error { return n.m.Checkpoint(dbDir + "/there") },
+	} {
+		n := resumed(t, noted(t, newClient("a").set("one", "1")))
+		must(t, n.begin())
+		n.commit(t, newClient("b").set("two", "2"))
+		must(t, n.m.WaitJudged(t.Context(), n.log.Last()))
+		select {
+		case <-n.m.Wanted():
+			t.Errorf("%s: wanted before", name)
+		default:
+		}
+		done := make(chan error, 1)
+		go func() { done <- call(n) }()
+		select {
+		case <-n.m.Wanted():
+		case <-time.After(20 * time.Second):
+			t.Fatal(name, "does not say that it waits")
+		}
+		n.m.Replay(t.Context())
+		if err := <-done; err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 // It may be closed before it was ever opened: nothing is lost, and a clean end completes
 // the state.
 func TestResume_ClosesUnopened(t *testing.T) {

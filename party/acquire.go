@@ -26,6 +26,8 @@ import (
 //	→ next term → sync of the log → commit word → sequencer and desk, and beside them
 //	Pebble and replay
 //
+// Pebble waits a little for those who connect, see replay.
+//
 // Where nobody has written down who wrote what (memoryFile), or this process has not
 // followed, Pebble is opened beside the log and asked for it.
 //
@@ -286,13 +288,29 @@ func (l *leader) begins() error {
 // serve begins to work.
 func (l *leader) serve() {
 	replayed := l.seq.replayed
-	l.work.Go(func() { l.machine.Replay(l.ctx); close(replayed) })
+	l.work.Go(func() { l.replay(); close(replayed) })
 	l.work.Go(func() { l.cancel(l.seq.run(l.ctx)) })
 	l.desk.start(&l.work)
 	l.work.Go(l.keep)
 	l.work.Go(func() { l.notifier.run(l.ctx) })
 	l.work.Go(l.watch)
 	l.work.Go(l.sweep)
+}
+
+// replayAfter is for how long the writers of the last term, who connect now, have the processors
+// to themselves, unless somebody waits for the state. All of them need less than Pebble does.
+const replayAfter = 5 * time.Millisecond
+
+// replay opens Pebble, if that has to be done, and brings it up to the log.
+func (l *leader) replay() {
+	after := time.NewTimer(replayAfter)
+	defer after.Stop()
+	select {
+	case <-l.machine.Wanted():
+	case <-after.C:
+	case <-l.ctx.Done():
+	}
+	l.machine.Replay(l.ctx)
 }
 
 // listen opens the server to the others and tells them where it is: whoever lost

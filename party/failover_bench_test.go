@@ -21,15 +21,18 @@ import (
 	"github.com/pebbleparty/pebbleparty/party"
 )
 
-const failoverEnv = "PARTY_BENCH_WRITER"
+const (
+	failoverEnv = "PARTY_BENCH_WRITER"
+	readsEnv    = "PARTY_BENCH_READS" // set: it gets instead
+)
 
 // A pause of a writer is due to a kill if it begins before that long after it.
 const killTakes = 15 * time.Millisecond
 
-// init makes the test binary one of the writers of BenchmarkFailover: it puts
-// without pause, and for each line on standard input, the time of a kill, it
-// says when its writes went on: at the end of the longest pause that began
-// around then.
+// init makes the test binary one of the writers of BenchmarkFailover: it puts, or
+// gets, without pause, and for each line on standard input, the time of a kill, it
+// says when its calls went on: at the end of the longest pause that began around
+// then.
 func init() {
 	dir := os.Getenv(failoverEnv)
 	if dir == "" {
@@ -53,7 +56,14 @@ func init() {
 	go func() {
 		value := make([]byte, 100)
 		for i := 0; ; i++ {
-			if err := db.Set(context.Background(), benchKey(i*7919%benchKeys), value, pebble.Sync); err != nil {
+			key := benchKey(i * 7919 % benchKeys)
+			var err error
+			if os.Getenv(readsEnv) != "" {
+				_, err = db.Get(context.Background(), key)
+			} else {
+				err = db.Set(context.Background(), key, value, pebble.Sync)
+			}
+			if err != nil {
 				say("error %v", err)
 				os.Exit(1)
 			}
@@ -93,10 +103,10 @@ type benchWriter struct {
 	events chan string
 }
 
-func startWriter(b *testing.B, dir string) *benchWriter {
+func startWriter(b *testing.B, dir, env string) *benchWriter {
 	b.Helper()
 	w := &benchWriter{cmd: exec.Command(os.Args[0]), events: make(chan string, 1024)}
-	w.cmd.Env = append(os.Environ(), failoverEnv+"="+dir)
+	w.cmd.Env = append(os.Environ(), failoverEnv+"="+dir, env)
 	w.cmd.Stderr = os.Stderr
 	var err error
 	if w.in, err = w.cmd.StdinPipe(); err != nil {
@@ -142,16 +152,18 @@ func (w *benchWriter) next(b *testing.B, word string) string {
 
 // BenchmarkFailover kills the leader under three writing followers, again and
 // again, and reports how long after the kill the first of them, and the last,
-// had a write acknowledged. Beside it stands the least it can take: until the
+// had a call answered. Beside it stands the least it can take: until the
 // connections of the dead end, and then to open Pebble in that directory.
 func BenchmarkFailover(b *testing.B) {
-	b.Run("new", func(b *testing.B) { benchmarkFailover(b, 1) })
+	b.Run("new", func(b *testing.B) { benchmarkFailover(b, 1, "") })
 	// With a log as long as it gets.
-	b.Run("full-log", func(b *testing.B) { benchmarkFailover(b, 20) })
+	b.Run("full-log", func(b *testing.B) { benchmarkFailover(b, 20, "") })
+	// With readers in the place of the writers.
+	b.Run("reads", func(b *testing.B) { benchmarkFailover(b, 1, readsEnv+"=1") })
 }
 
 // benchmarkFailover is BenchmarkFailover on a database whose keys were all written so often.
-func benchmarkFailover(b *testing.B, times int) {
+func benchmarkFailover(b *testing.B, times int, env string) {
 	dir := filepath.Join(b.TempDir(), "db")
 	db, err := party.Open(b.Context(), dir, nil)
 	if err != nil {
@@ -174,7 +186,7 @@ func benchmarkFailover(b *testing.B, times int) {
 	}
 	var writers []*benchWriter
 	for range 4 {
-		w := startWriter(b, dir)
+		w := startWriter(b, dir, env)
 		writers = append(writers, w)
 		if len(writers) == 1 {
 			w.next(b, "role leading")
@@ -212,7 +224,7 @@ func benchmarkFailover(b *testing.B, times int) {
 			resumed = append(resumed, time.Duration(ns))
 		}
 		first, last = append(first, slices.Min(resumed)), append(last, slices.Max(resumed))
-		w := startWriter(b, dir)
+		w := startWriter(b, dir, env)
 		writers = append(writers, w)
 		w.next(b, "role following")
 		st, err := statusOf(b, dir)

@@ -26,7 +26,7 @@ type member struct {
 	complete  bool      // the handle led as it was closed, and completed the state
 	ready     *station  // for when this process leads; nil if it has not followed for long
 
-	// The endpoint file that was dialled in vain last, and when.
+	// The endpoint file that was dialled last, and when nobody answered there any more.
 	stale     os.FileInfo
 	staleTime time.Time
 }
@@ -168,13 +168,14 @@ func (m *member) dial(ctx context.Context) (*remote, error) {
 		return nil, errNoEndpoint // our own
 	}
 	m.conns++
+	m.stale, m.staleTime = file, time.Time{}
 	// A stopped leader accepts and does not answer. While it is asked, the lock
 	// is not tried; so ask for a moment only.
 	ctx, cancel := context.WithTimeout(ctx, dialFor)
 	defer cancel()
 	r, err := connect(ctx, m.db, e, m.conns)
 	if err != nil {
-		m.stale, m.staleTime = file, time.Now()
+		m.staleTime = time.Now()
 	}
 	return r, err
 }
@@ -202,6 +203,7 @@ func (m *member) follow(ctx context.Context, r *remote) {
 			}
 		case <-r.ctx.Done():
 			m.cause = errors.New("the leader went away")
+			m.staleTime = time.Now()
 			over = true
 		case <-ctx.Done():
 			over = true

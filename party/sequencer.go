@@ -153,6 +153,7 @@ func (s *sequencer) begin(ctx context.Context) error {
 
 // catchUp waits until the state is what the log says.
 func (s *sequencer) catchUp(ctx context.Context) error {
+	s.machine.Want()
 	select {
 	case <-s.replayed:
 		if ctx.Err() != nil {

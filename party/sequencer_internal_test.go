@@ -215,6 +215,7 @@ func TestSequencer_WaitsForAStateFarBehind(t *testing.T) {
 		isDone(t, ctx, answers)
 	}
 	send(2 + ahead)
+	<-s.machine.Wanted()
 	select {
 	case <-answers:
 		t.Fatal("the log runs away from the state")
@@ -251,11 +252,17 @@ func TestSequencer_ConditionsWaitForTheState(t *testing.T) {
 	if a := <-answers; a.Outcome != apply.OutcomeDone || s.machine.Applied() >= a.Seq {
 		t.Fatalf("%+v, applied %d", a, s.machine.Applied())
 	}
+	select {
+	case <-s.machine.Wanted():
+		t.Error("a write without a condition wants the state")
+	default:
+	}
 	wrong, right := command(3), command(4)
 	wrong.Cond = &apply.Condition{Key: []byte("k"), Absent: true}
 	right.Cond = &apply.Condition{Key: []byte("k"), Value: make([]byte, 1<<20)}
 	send(wrong)
 	send(right)
+	<-s.machine.Wanted()
 	close(s.replayed)
 	if a, b := <-answers, <-answers; a.Outcome != apply.OutcomeNotSwapped || b.Outcome != apply.OutcomeDone {
 		t.Fatalf("%+v, then %+v", a, b)
