@@ -175,6 +175,16 @@ func TestSequencer_BeginsTheTerm(t *testing.T) {
 	}
 }
 
+// isWanted waits until the sequencer waits for the state.
+func isWanted(t *testing.T, ctx context.Context, s *sequencer) {
+	t.Helper()
+	select {
+	case <-s.machine.Wanted():
+	case <-ctx.Done():
+		t.Fatal("nobody wants the state")
+	}
+}
+
 // isDone receives the answer to a command that takes effect.
 func isDone(t *testing.T, ctx context.Context, answers <-chan apply.Answer) {
 	t.Helper()
@@ -215,7 +225,7 @@ func TestSequencer_WaitsForAStateFarBehind(t *testing.T) {
 		isDone(t, ctx, answers)
 	}
 	send(2 + ahead)
-	<-s.machine.Wanted()
+	isWanted(t, ctx, s)
 	select {
 	case <-answers:
 		t.Fatal("the log runs away from the state")
@@ -262,7 +272,7 @@ func TestSequencer_ConditionsWaitForTheState(t *testing.T) {
 	right.Cond = &apply.Condition{Key: []byte("k"), Value: make([]byte, 1<<20)}
 	send(wrong)
 	send(right)
-	<-s.machine.Wanted()
+	isWanted(t, ctx, s)
 	close(s.replayed)
 	if a, b := <-answers, <-answers; a.Outcome != apply.OutcomeNotSwapped || b.Outcome != apply.OutcomeDone {
 		t.Fatalf("%+v, then %+v", a, b)
