@@ -202,6 +202,43 @@ func command(number uint64) apply.Command {
 	return apply.Command{Origin: apply.Origin{1}, Number: number, Low: number, Repr: apply.ReprSet([]byte("k"), make([]byte, 1<<20))}
 }
 
+// The replay leaves the processors to others until somebody wants the state, and not for ever.
+func TestLeader_ReplaysWhatIsWanted(t *testing.T) {
+	for name, c := range map[string]struct {
+		after          time.Duration
+		wanted, closed bool
+		replayed       bool
+	}{
+		"wanted":    {time.Hour, true, false, true},
+		"not":       {time.Millisecond, false, false, true},
+		"term over": {time.Hour, false, true, false},
+	} {
+		s := behind(t)
+		ctx, cancel := context30(t)
+		defer cancel()
+		l := &leader{machine: s.machine}
+		l.ctx, l.cancel = context.WithCancelCause(ctx)
+		last := s.log.Last()
+		done := make(chan struct{})
+		go func() { defer close(done); l.replay(c.after) }()
+		if c.wanted {
+			s.machine.Want()
+		}
+		if c.closed {
+			l.cancel(errTermOver)
+		}
+		select {
+		case <-done:
+		case <-ctx.Done():
+			t.Fatal(name, "does not end")
+		}
+		if got := s.machine.Applied(); (got == last) != c.replayed {
+			t.Errorf("%s: applied %d of %d", name, got, last)
+		}
+		l.cancel(nil)
+	}
+}
+
 // While the state lacks part of the log, writers are answered, but not without end:
 // the log must not run away from a Pebble that is slow. And what was appended
 // meanwhile counts as unflushed only when Pebble has it.
