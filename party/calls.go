@@ -164,8 +164,12 @@ func checkSize(n int) error {
 // write has a batch judged, logged and applied by the leader. repr and cond are
 // handed over: a write whose caller has left may still be on its way.
 func (db *DB) write(ctx context.Context, repr []byte, cond *apply.Condition, o *pebble.WriteOptions) (apply.Answer, error) {
-	cmd := &apply.Command{Origin: db.origin, Sync: o.GetSync(), Cond: cond, Repr: repr}
-	c := &call{cmd: cmd, size: cmd.Size()}
+	w := &struct { // one allocation
+		call
+		cmd apply.Command
+	}{cmd: apply.Command{Origin: db.origin, Sync: o.GetSync(), Cond: cond, Repr: repr}}
+	c := &w.call
+	c.cmd, c.size = &w.cmd, w.cmd.Size()
 	if err := db.writes.do(ctx, c); err != nil {
 		return apply.Answer{}, db.explain(err)
 	}

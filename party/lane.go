@@ -38,10 +38,11 @@ type call struct {
 	keys [][]byte       // a read
 	size int            // about how many bytes it takes in a message
 
-	done chan struct{} // capacity 1: the answer is there
-	turn chan int      // capacity 1: it is this caller's turn to send what has queued up, in that slot
+	// wake has room for what may be sent to a call: answered, and before that, as it is for who
+	// waits in the queue, a slot: it is this caller's turn to send what has queued up, in that.
+	wake chan int
 
-	// Set by whoever completes the call, before done.
+	// Set by whoever completes the call, before answered is sent.
 	answer apply.Answer
 	values [][]byte
 	err    error
@@ -53,8 +54,14 @@ type call struct {
 	// Under lane.mu.
 	gone   bool  // the caller has left, so it is not sent again
 	sender bool  // the caller has a slot: it sends a bundle, its own or another
-	trip   *trip // the call is answered, and the caller is to count itself as it wakes; set before done
+	trip   *trip // the call is answered, and the caller is to count itself as it wakes; set before that is sent
 }
+
+// answered is sent to calls that have their answer.
+const answered = -1
+
+// wakes has channels for call.wake that are empty, and to which nobody sends.
+var wakes = sync.Pool{New: func() any { return make(chan int, 2) }}
 
 // trip is one bundle under way, and the slot that it has. When it is answered, the
 // last of its callers to wake passes the slot on: by then the others are back with
@@ -107,7 +114,7 @@ func newLane(slots int, noRetry bool) *lane {
 // do queues c and returns when it has its answer, in c, or when ctx ends or the
 // lane is closed. After that c belongs to the lane.
 func (l *lane) do(ctx context.Context, c *call) error {
-	c.done, c.turn = make(chan struct{}, 1), make(chan int, 1)
+	c.wake = wakes.Get().(chan int)
 	l.mu.Lock()
 	if l.closed != nil {
 		l.mu.Unlock()
@@ -167,16 +174,17 @@ func (l *lane) woken(t *trip) {
 // await waits until c has its answer or it is its turn to send.
 func (l *lane) await(ctx context.Context, c *call) error {
 	select {
-	case <-c.done:
-		l.decline(c)
+	case slot := <-c.wake:
+		if slot != answered && !l.decline(c, slot) {
+			return l.combine(ctx, slot, c)
+		}
 		if t := c.trip; t != nil && t.left.Add(-1) == 0 {
 			l.mu.Lock()
 			l.woken(t)
 			l.mu.Unlock()
 		}
+		wakes.Put(c.wake)
 		return c.err
-	case slot := <-c.turn:
-		return l.combine(ctx, slot, c)
 	case <-ctx.Done():
 	}
 	l.mu.Lock()
@@ -192,28 +200,35 @@ func (l *lane) await(ctx context.Context, c *call) error {
 		}
 	}
 	l.mu.Unlock()
-	l.decline(c)
-	if t != nil { // it is answered, just now
-		<-c.done
-		return c.err
-	}
-	select {
-	case <-c.done:
-		return c.err
-	default:
-		return ctx.Err()
+	for { // c is not in the queue, so it is given no more turns
+		select {
+		case slot := <-c.wake:
+			if slot == answered {
+				return c.err
+			}
+			l.mu.Lock()
+			l.release(slot)
+			l.mu.Unlock()
+		default:
+			if t == nil {
+				return ctx.Err()
+			}
+			<-c.wake // it is answered, just now
+			return c.err
+		}
 	}
 }
 
-// decline passes on a turn that c was given and does not need any more. c is
-// not in the queue, so it gets no other.
-func (l *lane) decline(c *call) {
+// decline passes on a turn if c does not need it, as it is answered.
+func (l *lane) decline(c *call, slot int) bool {
 	select {
-	case slot := <-c.turn:
+	case <-c.wake:
 		l.mu.Lock()
 		l.release(slot)
 		l.mu.Unlock()
+		return true
 	default:
+		return false
 	}
 }
 
@@ -252,7 +267,7 @@ func (l *lane) settle(t *trip, err error) {
 		return
 	}
 	var rest []*call
-	answered := t.bundle[:0]
+	whole := t.bundle[:0]
 	for _, c := range t.bundle {
 		if err == nil && c.again {
 			rest = append(rest, c)
@@ -261,28 +276,28 @@ func (l *lane) settle(t *trip, err error) {
 		if err != nil {
 			c.err = err
 		}
-		answered = append(answered, c)
+		whole = append(whole, c)
 	}
 	l.mu.Lock()
 	if t.own != nil {
 		t.own.sender = false
 	}
 	l.requeue(rest, false)
-	if !l.leave(t, answered) {
+	if !l.leave(t, whole) {
 		l.release(t.slot)
 	}
 	l.mu.Unlock()
-	for _, c := range answered {
-		c.done <- struct{}{}
+	for _, c := range whole {
+		c.wake <- answered
 	}
 }
 
 // leave has the callers of an answered bundle pass its slot on. It returns false if
 // there is none who could: the one who sent it needs no waking, and one who sends
 // another may have to wait for that. mu is held.
-func (l *lane) leave(t *trip, answered []*call) bool {
+func (l *lane) leave(t *trip, whole []*call) bool {
 	n := int32(0)
-	for _, c := range answered {
+	for _, c := range whole {
 		if c != t.own && !c.gone && !c.sender {
 			c.trip = t
 			n++
@@ -314,7 +329,7 @@ func (l *lane) lose(t *trip) {
 
 func (c *call) fail(err error) {
 	c.err = err
-	c.done <- struct{}{}
+	c.wake <- answered
 }
 
 // release gives the slot to the first in line who has none, or frees it. mu is held.
@@ -323,7 +338,7 @@ func (l *lane) release(slot int) {
 		for _, c := range l.queue {
 			if !c.sender {
 				c.sender = true
-				c.turn <- slot
+				c.wake <- slot
 				return
 			}
 		}

@@ -156,8 +156,8 @@ func TestLane_RandomHistories(t *testing.T) {
 						t.Errorf("seed %d: a call ended without an answer", seed)
 					case err != nil && (!left || ctx.Err() != nil):
 						l.mu.Lock()
-						t.Errorf("seed %d: a call hung or failed: %v (%d queued, slots free: %v, a route: %t, done: %d, turn: %d)",
-							seed, err, len(l.queue), l.free, l.route != nil, len(c.done), len(c.turn))
+						t.Errorf("seed %d: a call hung or failed: %v (%d queued, slots free: %v, a route: %t, to wake for: %d)",
+							seed, err, len(l.queue), l.free, l.route != nil, len(c.wake))
 						l.mu.Unlock()
 						return
 					}
@@ -194,7 +194,7 @@ func TestLane_PassesTheSlotOnWhenTheLastHasWoken(t *testing.T) {
 	leave()
 	calls := func(n int) (cs []*call) {
 		for range n {
-			cs = append(cs, &call{done: make(chan struct{}, 1), turn: make(chan int, 1)})
+			cs = append(cs, &call{wake: make(chan int, 2)})
 		}
 		return cs
 	}
@@ -297,7 +297,7 @@ func TestLane_KnowsItsSenders(t *testing.T) {
 	}
 	// The route is gone before it can send: it gets another slot when there is a route.
 	l.setRoute(nil)
-	c = &call{done: make(chan struct{}, 1), turn: make(chan int, 1), sender: true}
+	c = &call{wake: make(chan int, 2), sender: true}
 	l.queue = append(l.queue, c)
 	slot, _ := l.take()
 	go func() { ended <- l.combine(t.Context(), slot, c) }()
@@ -316,11 +316,11 @@ func TestLane_AnsweredIsAnswered(t *testing.T) {
 	l := newLane(1, false)
 	on := &trip{}
 	on.left.Store(2)
-	c := &call{done: make(chan struct{}, 1), turn: make(chan int, 1), trip: on}
+	c := &call{wake: make(chan int, 2), trip: on}
 	ended := make(chan error)
 	go func() { ended <- l.await(ctx, c) }()
 	l.until(func() bool { return c.gone })
-	c.done <- struct{}{}
+	c.wake <- answered
 	if err := <-ended; err != nil {
 		t.Error(err)
 	}
@@ -330,7 +330,7 @@ func TestLane_AnsweredIsAnswered(t *testing.T) {
 // answered is no retry, and goes on.
 func TestLane_NoRetry(t *testing.T) {
 	l := newLane(1, true)
-	part := &call{again: true, done: make(chan struct{}, 1), turn: make(chan int, 1)}
+	part := &call{again: true, wake: make(chan int, 2)}
 	l.take()
 	l.settle(&trip{bundle: []*call{part}}, nil)
 	if len(l.queue) != 1 || l.queue[0] != part || part.err != nil || part.again {
