@@ -48,12 +48,20 @@ func (db *DB) read(ctx context.Context, keys [][]byte) ([][]byte, error) {
 	if values, ok, err := db.local.get(ctx, keys...); ok {
 		return values, err
 	}
-	c := &call{keys: keys, size: 16}
+	size, bytes := 16, 0
 	for _, k := range keys {
-		c.size += len(k) + 5
+		size += len(k) + 5
+		bytes += len(k)
 	}
-	if c.size > maxRequest {
-		return nil, fmt.Errorf("%w: the keys have %d bytes, the limit is %d", ErrTooLarge, c.size, MaxBatch)
+	if size > maxRequest {
+		return nil, fmt.Errorf("%w: the keys have %d bytes, the limit is %d", ErrTooLarge, size, MaxBatch)
+	}
+	// Copies: a read whose caller has left may still be on its way.
+	c := &call{keys: make([][]byte, len(keys)), size: size}
+	copies := make([]byte, 0, bytes)
+	for i, k := range keys {
+		copies = append(copies, k...)
+		c.keys[i] = copies[len(copies)-len(k):]
 	}
 	if err := db.reads.do(ctx, c); err != nil {
 		return nil, db.explain(err)
@@ -164,7 +172,7 @@ func checkSize(n int) error {
 // write has a batch judged, logged and applied by the leader. repr and cond are
 // handed over: a write whose caller has left may still be on its way.
 func (db *DB) write(ctx context.Context, repr []byte, cond *apply.Condition, o *pebble.WriteOptions) (apply.Answer, error) {
-	w := &struct { // one allocation
+	w := &struct { // in one allocation
 		call
 		cmd apply.Command
 	}{cmd: apply.Command{Origin: db.origin, Sync: o.GetSync(), Cond: cond, Repr: repr}}

@@ -38,11 +38,12 @@ type call struct {
 	keys [][]byte       // a read
 	size int            // about how many bytes it takes in a message
 
-	// wake has room for what may be sent to a call: answered, and before that, as it is for who
-	// waits in the queue, a slot: it is this caller's turn to send what has queued up, in that.
+	// wake carries answered, once and last. Before that perhaps a slot: it is the caller's turn
+	// to send what has queued up, in that. Only who is in the queue and no sender is given one,
+	// so it never holds more than two.
 	wake chan int
 
-	// Set by whoever completes the call, before answered is sent.
+	// Set by whoever completes the call, before it sends answered.
 	answer apply.Answer
 	values [][]byte
 	err    error
@@ -54,13 +55,14 @@ type call struct {
 	// Under lane.mu.
 	gone   bool  // the caller has left, so it is not sent again
 	sender bool  // the caller has a slot: it sends a bundle, its own or another
-	trip   *trip // the call is answered, and the caller is to count itself as it wakes; set before that is sent
+	trip   *trip // the call is answered, and the caller is to count itself as it wakes; set before answered is sent
 }
 
 // answered is sent to calls that have their answer.
 const answered = -1
 
-// wakes has channels for call.wake that are empty, and to which nobody sends.
+// wakes has channels for call.wake that were emptied by receiving answered. To that of a caller
+// that left before, somebody may still send.
 var wakes = sync.Pool{New: func() any { return make(chan int, 2) }}
 
 // trip is one bundle under way, and the slot that it has. When it is answered, the
@@ -219,10 +221,10 @@ func (l *lane) await(ctx context.Context, c *call) error {
 	}
 }
 
-// decline passes on a turn if c does not need it, as it is answered.
+// decline passes on c's turn and returns true if c is answered, and so does not need it.
 func (l *lane) decline(c *call, slot int) bool {
 	select {
-	case <-c.wake:
+	case <-c.wake: // answered: c has one turn at a time
 		l.mu.Lock()
 		l.release(slot)
 		l.mu.Unlock()
@@ -267,7 +269,7 @@ func (l *lane) settle(t *trip, err error) {
 		return
 	}
 	var rest []*call
-	whole := t.bundle[:0]
+	over := t.bundle[:0]
 	for _, c := range t.bundle {
 		if err == nil && c.again {
 			rest = append(rest, c)
@@ -276,18 +278,18 @@ func (l *lane) settle(t *trip, err error) {
 		if err != nil {
 			c.err = err
 		}
-		whole = append(whole, c)
+		over = append(over, c)
 	}
 	l.mu.Lock()
 	if t.own != nil {
 		t.own.sender = false
 	}
 	l.requeue(rest, false)
-	if !l.leave(t, whole) {
+	if !l.leave(t, over) {
 		l.release(t.slot)
 	}
 	l.mu.Unlock()
-	for _, c := range whole {
+	for _, c := range over {
 		c.wake <- answered
 	}
 }
@@ -295,9 +297,9 @@ func (l *lane) settle(t *trip, err error) {
 // leave has the callers of an answered bundle pass its slot on. It returns false if
 // there is none who could: the one who sent it needs no waking, and one who sends
 // another may have to wait for that. mu is held.
-func (l *lane) leave(t *trip, whole []*call) bool {
+func (l *lane) leave(t *trip, over []*call) bool {
 	n := int32(0)
-	for _, c := range whole {
+	for _, c := range over {
 		if c != t.own && !c.gone && !c.sender {
 			c.trip = t
 			n++

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"sync"
 	"testing"
@@ -78,6 +79,50 @@ func (r *sizedRoute) wait(_ context.Context, _ int, bundle []*call) error {
 		r.t.Error(err)
 	}
 	return fill(bundle, values, len(out))
+}
+
+// stuckRoute takes a bundle and does not answer before it is let go.
+type stuckRoute struct {
+	sent    chan []*call
+	release chan struct{}
+}
+
+func (r *stuckRoute) send(_ int, bundle []*call) { r.sent <- bundle }
+
+func (r *stuckRoute) wait(ctx context.Context, _ int, _ []*call) error {
+	select {
+	case <-ctx.Done():
+		return errLeft
+	case <-r.release:
+		return errNotReplayed // any error answers
+	}
+}
+
+// TestDB_KeysOfAReadStayTheCallers: when its context ends, a read returns although its bundle
+// may have to be encoded, or encoded again. The caller may then do with its keys what it likes.
+func TestDB_KeysOfAReadStayTheCallers(t *testing.T) {
+	r := &stuckRoute{sent: make(chan []*call, 1), release: make(chan struct{})}
+	db := &DB{reads: newLane(1, false), local: &local{}}
+	db.reads.setRoute(r)
+	defer db.reads.left.Wait()
+	defer close(r.release)
+	ctx, leave := context.WithCancel(t.Context())
+	keys := [][]byte{[]byte("one"), {}, []byte("three")}
+	ended := make(chan error)
+	go func() {
+		_, err := db.GetMany(ctx, keys)
+		ended <- err
+	}()
+	bundle := <-r.sent
+	leave()
+	if err := <-ended; !errors.Is(err, context.Canceled) {
+		t.Errorf("a read whose context ended: %v", err)
+	}
+	copy(keys[0], "TWO")
+	keys[2] = nil
+	if got := fmt.Sprintf("%q", bundle[0].keys); got != `["one" "" "three"]` {
+		t.Errorf("the bundle asks for %s", got)
+	}
 }
 
 // TestLane_SmallReadsPassLargeOnes: no reply is much larger than the largest
