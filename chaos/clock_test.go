@@ -35,7 +35,7 @@ func TestRun_RetentionByAgeWhileTheClockJumps(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for i := range 6 {
+	for i := range 12 {
 		if err := before.Set(t.Context(), fmt.Appendf(nil, "before %d", i), make([]byte, 1<<20), pebble.Sync); err != nil {
 			t.Fatal(err)
 		}
@@ -65,7 +65,7 @@ func TestRun_RetentionByAgeWhileTheClockJumps(t *testing.T) {
 			t.Fatal(err)
 		}
 		switch first := firstSeq(t, dir); {
-		case first >= 5:
+		case first >= 10:
 			return
 		case time.Now().After(deadline):
 			t.Fatalf("the log begins with %d: nothing was removed, of %d writes", first, report.Writes)
