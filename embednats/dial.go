@@ -18,8 +18,10 @@ const dialTimeout = 2 * time.Second
 // processes read, and for Dial.
 type Address string
 
-// Dial connects a follower to the leader at a. It returns the error of ctx as soon as ctx ends, and gives up after two
-// seconds if ctx has no deadline: a leader that is stopped accepts connections but does not answer.
+// Dial connects a follower to the leader at a. Until the socket is connected it returns the error of ctx as soon as ctx ends, and
+// gives up after two seconds if ctx has no deadline. It does not wait for the leader to answer: one that is stopped accepts
+// connections, so whether somebody is there, the first request shows. What nc tells of the server, as nc.ConnectedServerId, is
+// known after the first nc.Flush; before that nc.MaxPayload is a server's default.
 //
 // lost is closed when the socket reports its end, when the leader has taken nothing for a second with 64 MiB unsent, or when nc is closed;
 // failover can begin there. Requests then in flight may or may not have been handled.
@@ -44,24 +46,15 @@ func Dial(ctx context.Context, a Address, opts ...nats.Option) (nc *nats.Conn, l
 	tune(sock)
 	c := &followerConn{
 		Conn: sock,
+		hand: newHandshake(),
 		out:  newOutlet(sock, defaultQueueLimit, waitWhenFull(defaultPatience)),
 		lost: make(chan struct{}),
 	}
 
-	// nats.Connect knows no context: ending ctx closes the socket under it.
-	closed := make(chan struct{})
-	stop := context.AfterFunc(ctx, func() { _ = c.Close(); close(closed) })
 	all := append([]nats.Option{nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {})}, opts...)
 	all = append(all, pinned, nats.SetCustomDialer(handOver{c}))
 	nc, err = nats.Connect("nats://127.0.0.1", all...) // an IP address, so that no name is looked up
-	if !stop() {
-		<-closed
-		err = ctx.Err()
-	}
 	if err != nil {
-		if nc != nil {
-			nc.Close()
-		}
 		_ = c.Close()
 		return nil, nil, fmt.Errorf("embednats: connect to %s: %w", a, err)
 	}
@@ -76,7 +69,7 @@ func pinned(o *nats.Options) error {
 	o.IgnoreDiscoveredServers = true
 	o.NoCallbacksAfterClientClose = true
 	o.InProcessServer = nil
-	o.Timeout = forever  // for the handshake: the context of Dial is its clock, and Close of the server its end
+	o.Timeout = forever  // for the handshake: Dial waits for nobody in it, and Close of the server ends that of Connect
 	o.PingInterval = 0   // never: a stopped leader is not a lost one
 	o.FlusherTimeout = 0 // likewise; by default a write may take a minute
 	return nil
@@ -92,12 +85,16 @@ func (h handOver) SkipTLSHandshake() bool                { return true }
 // nats.go writes under its own lock, which is the one writer at a time that an outlet asks for.
 type followerConn struct {
 	net.Conn
+	hand handshake
 	out  *outlet
 	lost chan struct{}
 	once sync.Once
 }
 
 func (c *followerConn) Read(p []byte) (int, error) {
+	if n := c.hand.read(p); n > 0 {
+		return n, nil
+	}
 	n, err := c.Conn.Read(p)
 	if err != nil && !isTimeout(err) {
 		c.lose()
@@ -107,8 +104,10 @@ func (c *followerConn) Read(p []byte) (int, error) {
 
 // Write leaves it to Read to notice the end: replies that arrived before it can still be read.
 func (c *followerConn) Write(p []byte) (int, error) {
-	if err := c.out.write(p); err != nil {
-		return 0, err
+	if out := c.hand.withoutPing(p); len(out) > 0 {
+		if err := c.out.write(out); err != nil {
+			return 0, err
+		}
 	}
 	return len(p), nil
 }

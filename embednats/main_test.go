@@ -203,6 +203,7 @@ func listen(t testing.TB, s *embednats.Server) embednats.Address {
 	return a
 }
 
+// dial returns when the server knows of the connection.
 func dial(t testing.TB, a embednats.Address) (*nats.Conn, <-chan struct{}) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
@@ -210,6 +211,7 @@ func dial(t testing.TB, a embednats.Address) (*nats.Conn, <-chan struct{}) {
 	nc, lost, err := embednats.Dial(ctx, a)
 	check(t, err)
 	t.Cleanup(nc.Close)
+	check(t, nc.FlushWithContext(ctx))
 	return nc, lost
 }
 

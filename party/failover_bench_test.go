@@ -24,6 +24,7 @@ import (
 const (
 	failoverEnv = "PARTY_BENCH_WRITER"
 	readsEnv    = "PARTY_BENCH_READS" // set: it gets instead
+	largeEnv    = "PARTY_BENCH_LARGE" // set: it takes 500 MiB of memory once it leads
 )
 
 // A pause of a writer is due to a kill if it begins before that long after it.
@@ -45,7 +46,12 @@ func init() {
 		fmt.Printf(format+"\n", a...)
 	}
 	db, err := party.Open(context.Background(), dir, &party.Options{Events: party.Events{
-		RoleChanged: func(c party.RoleChange) { say("role %s %d", c.Role, os.Getpid()) },
+		RoleChanged: func(c party.RoleChange) {
+			say("role %s %d", c.Role, os.Getpid())
+			if c.Role == party.Leading && os.Getenv(largeEnv) != "" {
+				time.AfterFunc(50*time.Millisecond, grow) // when the others write again
+			}
+		},
 	}})
 	if err != nil {
 		say("error %v", err)
@@ -95,6 +101,16 @@ func init() {
 		say("resumed %d", end.Sub(killed).Nanoseconds())
 	}
 	os.Exit(0)
+}
+
+var grown []byte
+
+// grow makes the process one of 500 MiB.
+func grow() {
+	grown = make([]byte, 500<<20)
+	for i := 0; i < len(grown); i += os.Getpagesize() {
+		grown[i] = 1
+	}
 }
 
 type benchWriter struct {
@@ -160,6 +176,8 @@ func BenchmarkFailover(b *testing.B) {
 	b.Run("full-log", func(b *testing.B) { benchmarkFailover(b, 20, "") })
 	// With readers in the place of the writers.
 	b.Run("reads", func(b *testing.B) { benchmarkFailover(b, 1, readsEnv+"=1") })
+	// With a leader whose memory takes the kernel a while to free.
+	b.Run("large-leader", func(b *testing.B) { benchmarkFailover(b, 1, largeEnv+"=1") })
 }
 
 // benchmarkFailover is BenchmarkFailover on a database whose keys were all written so often.
