@@ -3,17 +3,17 @@ package embednats
 import (
 	"bytes"
 	"fmt"
-	"io"
+	"strings"
 )
 
 // handshake stands in for the server while nats.go connects. That waits for an INFO before it says who it is, and then for
 // a PONG before it lets anybody use the connection: two round trips to a process that has just begun to lead, and is wanted
-// for better things. Both are known, as the server is one of this package; so nats.go gets them from here, and what is
-// sent through the new connection goes out behind the CONNECT. The server's own INFO corrects the guess when it comes, as
-// one that comes late may, before anything else from the server.
+// for better things. The server is one of this package, so both are known: nats.go gets them from here, and what is sent
+// through the new connection follows its CONNECT. The server's own INFO is the first that arrives from it, and replaces this
+// one, as nats.go allows at any time.
 type handshake struct {
-	greeting io.Reader // what nats.go is still to be told
-	asked    bool      // the PING of the handshake was taken out
+	greeting *strings.Reader // what nats.go is still to be told
+	asked    bool            // the PING of the handshake was taken out
 }
 
 const (
@@ -23,12 +23,12 @@ const (
 
 func newHandshake() handshake {
 	info := fmt.Sprintf(`INFO {"proto":1,"headers":true,"max_payload":%d}`+"\r\n", defaultMaxPayload)
-	return handshake{greeting: bytes.NewReader([]byte(info + pong))}
+	return handshake{greeting: strings.NewReader(info + pong)}
 }
 
 // read reads from the greeting, 0 bytes when that is over.
 func (h *handshake) read(p []byte) int {
-	n, _ := h.greeting.Read(p) // its end is not the connection's
+	n, _ := h.greeting.Read(p) // the end of it is not that of the connection
 	return n
 }
 
