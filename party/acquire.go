@@ -324,7 +324,7 @@ func (l *leader) listen() (err error) {
 		}
 	}
 	own := l.db.path("")
-	if old, err := readEndpoint(l.db.path("endpoint")); err == nil {
+	if old, err := readEndpoint(l.db.dir); err == nil {
 		embednats.RemoveStale(own, old.Address)
 	}
 	if l.address, err = l.station.server.Listen(own); err != nil {
@@ -340,7 +340,11 @@ func (l *leader) listen() (err error) {
 // publish tells the others where to find this leader, unless that is what they
 // were told last.
 func (l *leader) publish(id eventlog.ID, term uint64) error {
-	e := endpoint{Database: id.String(), Term: term, PID: os.Getpid(), Started: l.started, Address: l.address}
+	directory, err := directoryID(l.db.dir)
+	if err != nil {
+		return err
+	}
+	e := endpoint{Directory: directory, Database: id.String(), Term: term, PID: os.Getpid(), Started: l.started, Address: l.address}
 	if e == l.published {
 		return nil
 	}

@@ -211,7 +211,7 @@ func (db *DB) explain(err error) error {
 	db.mu.Lock()
 	s := db.mu.state
 	db.mu.Unlock()
-	switch e, eerr := readEndpoint(db.path("endpoint")); {
+	switch e, eerr := readEndpoint(db.dir); {
 	case s.role == Following:
 		return fmt.Errorf("%w: no answer yet from the leader, pid %d", err, s.pid)
 	case s.role == Leading || eerr != nil:

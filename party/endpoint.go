@@ -14,7 +14,7 @@ import (
 
 const (
 	endpointMagic   = "pebbleparty-endpoint"
-	endpointVersion = 1
+	endpointVersion = 2
 	// maxEndpoint bounds what is read of a file that may be anything.
 	maxEndpoint = 64 << 10
 )
@@ -22,13 +22,16 @@ const (
 // endpoint says where the leader listens. It is a file that other processes
 // read; only the holder of the leader lock writes or removes it.
 type endpoint struct {
-	Magic    string            `json:"magic"`
-	Version  int               `json:"version"`
-	Database string            `json:"database"`
-	Term     uint64            `json:"term"`
-	PID      int               `json:"pid"`
-	Started  time.Time         `json:"started"`
-	Address  embednats.Address `json:"address"`
+	Magic   string `json:"magic"`
+	Version int    `json:"version"`
+	// Directory is the directoryID of the database's directory. Whoever copies that while it is
+	// in use copies this file too, and the leader it names has nothing to do with the copy.
+	Directory string            `json:"directory"`
+	Database  string            `json:"database"`
+	Term      uint64            `json:"term"`
+	PID       int               `json:"pid"`
+	Started   time.Time         `json:"started"`
+	Address   embednats.Address `json:"address"`
 }
 
 var errNoEndpoint = errors.New("party: no leader has published where it listens")
@@ -54,8 +57,9 @@ func decodeEndpoint(b []byte) (endpoint, error) {
 	return e, nil
 }
 
-func readEndpoint(path string) (endpoint, error) {
-	f, err := os.Open(path)
+// readEndpoint returns what the last leader of the database in dir has published.
+func readEndpoint(dir string) (endpoint, error) {
+	f, err := os.Open(filepath.Join(dir, "party", "endpoint"))
 	if errors.Is(err, os.ErrNotExist) {
 		return endpoint{}, errNoEndpoint
 	}
@@ -67,7 +71,18 @@ func readEndpoint(path string) (endpoint, error) {
 	if err != nil {
 		return endpoint{}, fmt.Errorf("%w: %w", errNoEndpoint, err)
 	}
-	return decodeEndpoint(b)
+	e, err := decodeEndpoint(b)
+	if err != nil {
+		return endpoint{}, err
+	}
+	id, err := directoryID(dir)
+	if err != nil {
+		return endpoint{}, err
+	}
+	if e.Directory != id {
+		return endpoint{}, fmt.Errorf("%w: the endpoint file is a copy of another directory's", errNoEndpoint)
+	}
+	return e, nil
 }
 
 // publish puts e in place for others to find. Nothing is synced: the file means

@@ -8,3 +8,6 @@ func (s *Subscription) Note(seq uint64) {
 
 // Noting tells whether s is at it.
 func (s *Subscription) Noting() bool { return len(s.cursor.turn) > 0 }
+
+// DirectoryID is what an endpoint file of the database in dir says of the directory.
+var DirectoryID = directoryID

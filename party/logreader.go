@@ -117,7 +117,7 @@ func (l *LogReader) next() (rec eventlog.Record, ok bool, err error) {
 
 // led tells whether the process that last said it leads is alive.
 func (l *LogReader) led() bool {
-	e, err := readEndpoint(filepath.Join(l.dir, "party", "endpoint"))
+	e, err := readEndpoint(l.dir)
 	return err == nil && alive(e.PID)
 }
 

@@ -160,7 +160,7 @@ func (m *member) dial(ctx context.Context) (*remote, error) {
 		time.Since(m.staleTime) < redialAfter {
 		return nil, errNoEndpoint // a dead leader's; its successor needs the processor
 	}
-	e, err := readEndpoint(path)
+	e, err := readEndpoint(m.db.dir)
 	if err != nil {
 		return nil, err
 	}

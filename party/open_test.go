@@ -194,17 +194,21 @@ func TestOpen_GarbageEndpoint(t *testing.T) {
 	for _, c := range []struct{ name, content string }{
 		{"random", string(random)},
 		{"empty", ""},
-		{"huge", `{"magic":"pebbleparty-endpoint","version":1,"address":"` + strings.Repeat("x", 4<<20) + `"}`},
+		{"huge", `{"magic":"pebbleparty-endpoint","version":2,"address":"` + strings.Repeat("x", 4<<20) + `"}`},
 		{"other version", `{"magic":"pebbleparty-endpoint","version":99,"address":"unix:/nowhere"}`},
-		{"other magic", `{"magic":"x","version":1}`},
-		{"no address", `{"magic":"pebbleparty-endpoint","version":1}`},
-		{"nobody there", `{"magic":"pebbleparty-endpoint","version":1,"term":9,"pid":1,"address":"unix:/nowhere/nats.sock"}`},
+		{"other magic", `{"magic":"x","version":2}`},
+		{"no address", `{"magic":"pebbleparty-endpoint","version":2}`},
+		{"nobody there", `{"magic":"pebbleparty-endpoint","version":2,"directory":"DIR","term":9,"pid":1,"address":"unix:/nowhere/nats.sock"}`},
+		{"other directory", `{"magic":"pebbleparty-endpoint","version":2,"directory":"0:1","term":9,"pid":1,"address":"unix:/nowhere/nats.sock"}`},
 		{"no JSON", "unix:/nowhere\n"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			dir := newDir(t)
 			must(t, os.Mkdir(filepath.Join(dir, "party"), 0o700))
-			must(t, os.WriteFile(filepath.Join(dir, "party", "endpoint"), []byte(c.content), 0o600))
+			id, err := party.DirectoryID(dir)
+			must(t, err)
+			content := strings.ReplaceAll(c.content, "DIR", id)
+			must(t, os.WriteFile(filepath.Join(dir, "party", "endpoint"), []byte(content), 0o600))
 			first, second := open(t, dir, nil), open(t, dir, nil)
 			set(t, second, "a", "1")
 			expect(t, first, "a", "1")

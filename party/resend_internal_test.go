@@ -26,7 +26,7 @@ func newCaller(t *testing.T, like *DB) *caller {
 func (c *caller) connect(ctx context.Context, above uint64) *remote {
 	c.t.Helper()
 	for {
-		if e, err := readEndpoint(c.db.path("endpoint")); err == nil && e.Term > above {
+		if e, err := readEndpoint(c.db.dir); err == nil && e.Term > above {
 			c.conn++
 			if r, err := connect(ctx, c.db, e, c.conn); err == nil {
 				c.t.Cleanup(r.close)

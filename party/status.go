@@ -113,7 +113,7 @@ func (db *DB) statusFromFiles(ctx context.Context, cause error) (Status, error) 
 	db.mu.Lock()
 	st := Status{Role: db.mu.state.role}
 	db.mu.Unlock()
-	if e, err := readEndpoint(db.path("endpoint")); err == nil {
+	if e, err := readEndpoint(db.dir); err == nil {
 		st.LeaderPID, st.Term, st.Database = e.PID, e.Term, e.Database
 	}
 	if w, err := eventlog.ReadCommit(db.path("commit")); err == nil {
