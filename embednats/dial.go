@@ -21,7 +21,8 @@ type Address string
 // Dial connects a follower to the leader at a. Until the socket is connected it returns the error of ctx as soon as ctx ends, and
 // gives up after two seconds if ctx has no deadline. It does not wait for the leader to answer: one that is stopped accepts
 // connections, so whether somebody is there, the first request shows. What nc tells of the server, as nc.ConnectedServerId, is
-// known after the first nc.Flush; before that nc.MaxPayload is a server's default.
+// known after the first nc.Flush; before that nc.MaxPayload is a server's default. What is subscribed to before the first request,
+// or the first nc.Publish or nc.Flush, reaches the leader along with that.
 //
 // lost is closed when the socket reports its end, when the leader has taken nothing for a second with 64 MiB unsent, or when nc is closed;
 // failover can begin there. Requests then in flight may or may not have been handled.
@@ -104,7 +105,7 @@ func (c *followerConn) Read(p []byte) (int, error) {
 
 // Write leaves it to Read to notice the end: replies that arrived before it can still be read.
 func (c *followerConn) Write(p []byte) (int, error) {
-	if out := c.hand.withoutPing(p); len(out) > 0 {
+	if out := c.hand.write(p); len(out) > 0 {
 		if err := c.out.write(out); err != nil {
 			return 0, err
 		}

@@ -8,17 +8,21 @@ import (
 
 // handshake stands in for the server while nats.go connects. That waits for an INFO before it says who it is, and then for
 // a PONG before it lets anybody use the connection: two round trips to a process that has just begun to lead, and is wanted
-// for better things. The server is one of this package, so both are known: nats.go gets them from here, and what is sent
-// through the new connection follows its CONNECT. The server's own INFO is the first that arrives from it, and replaces this
-// one, as nats.go allows at any time.
+// for better things. The server is one of this package, so both are known: nats.go gets them from here, and what it says and
+// subscribes to leaves with the first request, in one piece. The server's own INFO is the first that arrives from it, and
+// replaces this one, as nats.go allows at any time.
 type handshake struct {
 	greeting *strings.Reader // what nats.go is still to be told
-	asked    bool            // the PING of the handshake was taken out
+	answered bool            // the PING of the handshake was taken out
+	over     bool            // something was asked
+	held     []byte          // what leaves with that
 }
 
 const (
-	ping = "PING\r\n"
-	pong = "PONG\r\n"
+	connect   = "CONNECT "
+	subscribe = "SUB "
+	ping      = "PING\r\n"
+	pong      = "PONG\r\n"
 )
 
 func newHandshake() handshake {
@@ -32,12 +36,23 @@ func (h *handshake) read(p []byte) int {
 	return n
 }
 
-// withoutPing returns what of p is for the server. The first PING, which ends the handshake, is answered already;
-// another PONG would be taken for the answer to the next.
-func (h *handshake) withoutPing(p []byte) []byte {
-	if h.asked || !bytes.HasSuffix(p, []byte(ping)) {
+// write returns what is to be sent now that nats.go writes p, which is whole lines.
+func (h *handshake) write(p []byte) []byte {
+	if h.over {
 		return p
 	}
-	h.asked = true
-	return p[:len(p)-len(ping)]
+	if !h.answered && bytes.HasSuffix(p, []byte(ping)) {
+		// Another PONG would be taken for the answer to the next.
+		h.answered = true
+		p = p[:len(p)-len(ping)]
+	}
+	h.held = append(h.held, p...)
+	for line := range bytes.Lines(p) {
+		if !bytes.HasPrefix(line, []byte(connect)) && !bytes.HasPrefix(line, []byte(subscribe)) {
+			h.over = true
+			p, h.held = h.held, nil
+			return p
+		}
+	}
+	return nil
 }

@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 )
@@ -55,6 +56,17 @@ func listen(dir string) (*endpoint, error) {
 	}
 	ep.addr = Address(scheme + ep.path)
 	return ep, nil
+}
+
+// prepareListen listens once, on Linux at a name that the kernel chooses and that is no file: the first time in a process, package
+// net reads from /proc how long the backlog may be, which takes ten times as long as all the rest of Listen.
+func prepareListen() {
+	if runtime.GOOS != "linux" {
+		return
+	}
+	if l, err := net.ListenUnix("unix", &net.UnixAddr{Net: "unix"}); err == nil {
+		_ = l.Close()
+	}
 }
 
 func (ep *endpoint) bind() error {

@@ -57,6 +57,8 @@ func listen(string) (*endpoint, error) {
 	return ep, nil
 }
 
+func prepareListen() {}
+
 // currentUserOnly is a protected access list (nothing inherited) with one entry: all rights to the user of this process.
 func currentUserOnly() (string, error) {
 	u, err := windows.GetCurrentProcessToken().GetTokenUser()

@@ -96,6 +96,7 @@ func Start(o Options) (*Server, error) {
 	}
 	setLogger(ns, s.log)
 	ns.Start() // returns at once: DontListen leaves it no accept loop to run
+	prepareListen()
 	return s, nil
 }
 
