@@ -53,8 +53,9 @@
 //
 // What Machine.Memory returns:
 //
-//	magic "PPARTMEM", version u32 = 1, length u32 of what follows the checksum, CRC-32C u32 of that
+//	magic "PPARTMEM", version u32 = 2, length u32 of what follows the checksum, CRC-32C u32 of that
 //	database id [16], sequence number u64, floor u64, time i64
+//	a place in the log: number of the segment, offset, sequence number before it, term, reservation limit, u64 each
 //	sessions: count uvarint, then for each slot length uvarint, session
 //	cursors: count uvarint, then for each slot sequence number uvarint, length of the name uvarint, name
 //

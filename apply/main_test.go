@@ -160,6 +160,9 @@ func resume(o *pebble.Options, lo eventlog.Options) (n *node, err error) {
 		return nil, err
 	}
 	lo.FS = o.FS
+	// The log was durable up to there when the memory was written.
+	lo.From = apply.MemoryPosition(memory)
+	lo.DurableHint = max(lo.DurableHint, lo.From.Last)
 	if n.log, err = eventlog.Open(logDir, lo); err != nil {
 		return nil, errors.Join(err, n.end(false))
 	}
@@ -179,7 +182,7 @@ func (n *node) note() error {
 	if err != nil {
 		return err
 	}
-	_, err = f.WriteAt(n.m.Memory(nil, n.log.Last()), 0)
+	_, err = f.WriteAt(n.m.Memory(nil, n.log.Last(), n.log.Position()), 0)
 	return errors.Join(err, f.Close())
 }
 

@@ -17,8 +17,9 @@ import (
 // The encoded form of a memory is in the documentation of the package.
 const (
 	memoryMagic   = "PPARTMEM"
-	memoryVersion = 1
+	memoryVersion = 2
 	memoryHead    = 8 + 4 + 4 + 4
+	memoryFixed   = 16 + 8 + 8 + 8 + 5*8
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -26,8 +27,8 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 // errNoMemory: the bytes are no memory that can be used.
 var errNoMemory = errors.New("apply: not a memory")
 
-// encode appends the memory of database id as of seq.
-func (m *memory) encode(dst []byte, id eventlog.ID, seq uint64) []byte {
+// encode appends the memory of database id as of seq, which at is a place of the log close by.
+func (m *memory) encode(dst []byte, id eventlog.ID, seq uint64, at eventlog.Position) []byte {
 	start := len(dst)
 	dst = append(dst, memoryMagic...)
 	dst = binary.LittleEndian.AppendUint32(dst, memoryVersion)
@@ -36,6 +37,9 @@ func (m *memory) encode(dst []byte, id eventlog.ID, seq uint64) []byte {
 	dst = binary.LittleEndian.AppendUint64(dst, seq)
 	dst = binary.LittleEndian.AppendUint64(dst, m.sessions.floor)
 	dst = binary.LittleEndian.AppendUint64(dst, uint64(m.nanos))
+	for _, v := range []uint64{at.Segment, uint64(at.Offset), at.Last, at.Term, at.Limit} {
+		dst = binary.LittleEndian.AppendUint64(dst, v)
+	}
 	dst = binary.AppendUvarint(dst, uint64(len(m.sessions.slots)))
 	var stored []byte
 	for _, o := range m.sessions.slots {
@@ -52,26 +56,44 @@ func (m *memory) encode(dst []byte, id eventlog.ID, seq uint64) []byte {
 	return dst
 }
 
-// decodeMemory is the inverse of encode. The error is errNoMemory.
-func decodeMemory(src []byte) (m *memory, id eventlog.ID, seq uint64, err error) {
-	const fixed = 16 + 8 + 8 + 8
-	if len(src) < memoryHead+fixed || string(src[:8]) != memoryMagic || binary.LittleEndian.Uint32(src[8:]) != memoryVersion {
-		return nil, id, 0, errNoMemory
+// memoryBody returns what is behind the head of a memory, nil if it is none.
+func memoryBody(src []byte) []byte {
+	if len(src) < memoryHead+memoryFixed || string(src[:8]) != memoryMagic || binary.LittleEndian.Uint32(src[8:]) != memoryVersion {
+		return nil
 	}
 	body := src[memoryHead:]
 	n := binary.LittleEndian.Uint32(src[12:])
-	if n < fixed || uint64(n) > uint64(len(body)) {
-		return nil, id, 0, errNoMemory
+	if n < memoryFixed || uint64(n) > uint64(len(body)) {
+		return nil
 	}
 	body = body[:n]
 	if crc32.Checksum(body, castagnoli) != binary.LittleEndian.Uint32(src[16:]) {
+		return nil
+	}
+	return body
+}
+
+// MemoryPosition returns the place in the log that Machine.Memory was given, none if memory cannot be used. It is for
+// opening the log that goes to Resume.
+func MemoryPosition(memory []byte) (at eventlog.Position) {
+	if body := memoryBody(memory); body != nil {
+		v := func(i int) uint64 { return binary.LittleEndian.Uint64(body[16+8*i:]) }
+		at = eventlog.Position{Segment: v(3), Offset: int64(v(4)), Last: v(5), Term: v(6), Limit: v(7)}
+	}
+	return at
+}
+
+// decodeMemory is the inverse of encode but for the place. The error is errNoMemory.
+func decodeMemory(src []byte) (m *memory, id eventlog.ID, seq uint64, err error) {
+	body := memoryBody(src)
+	if body == nil {
 		return nil, id, 0, errNoMemory
 	}
 	copy(id[:], body)
 	seq = binary.LittleEndian.Uint64(body[16:])
 	m = &memory{nanos: int64(binary.LittleEndian.Uint64(body[32:]))}
 	m.sessions = sessions{byOrigin: make(map[Origin]*session), floor: binary.LittleEndian.Uint64(body[24:])}
-	d := decoder{src: body[fixed:]}
+	d := decoder{src: body[memoryFixed:]}
 	sessions := d.uvarint()
 	if sessions > MaxOrigins {
 		return nil, id, 0, errNoMemory

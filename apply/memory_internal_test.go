@@ -14,25 +14,30 @@ func FuzzDecodeMemory(f *testing.F) {
 	var m memory
 	m.sessions.byOrigin = make(map[Origin]*session)
 	id := eventlog.ID{1, 2, 3}
-	f.Add(m.encode(nil, id, 0))
+	f.Add(m.encode(nil, id, 0, eventlog.Position{}))
 	for i := range uint64(40) {
 		m.sessions.record(Origin{byte(i % 5)}, i+1, i/2, 100+3*i/2)
 		m.cursors.move(cursorMove{Cursor: Cursor{fmt.Sprint("cursor ", i%3), i}, drop: i%4 == 3})
 	}
 	m.sessions.floor, m.nanos = 7, -1
-	whole := m.encode(nil, id, 160)
+	at := eventlog.Position{Segment: 1, Offset: 4096, Last: 150, Term: 3, Limit: 200}
+	whole := m.encode(nil, id, 160, at)
+	if got := MemoryPosition(whole); got != at {
+		f.Fatalf("position %+v, was %+v", got, at)
+	}
 	f.Add(whole)
 	f.Add(append(bytes.Clone(whole), "of a longer one before"...))
 	f.Add(whole[:len(whole)-1])
-	f.Add(make([]byte, memoryHead+40))
+	f.Add(make([]byte, memoryHead+memoryFixed))
 	f.Fuzz(func(t *testing.T, src []byte) {
 		m, id, seq, err := decodeMemory(src)
+		at := MemoryPosition(src)
 		if err != nil {
 			return
 		}
-		again := m.encode(nil, id, seq)
+		again := m.encode(nil, id, seq, at)
 		m2, id2, seq2, err := decodeMemory(again)
-		if err != nil || id2 != id || seq2 != seq || !bytes.Equal(m2.encode(nil, id2, seq2), again) {
+		if err != nil || id2 != id || seq2 != seq || !bytes.Equal(m2.encode(nil, id2, seq2, MemoryPosition(again)), again) {
 			t.Fatalf("%+v became %+v, %v", m, m2, err)
 		}
 	})
@@ -50,7 +55,7 @@ func TestMemory_IsWhatWasWritten(t *testing.T) {
 	m.cursors.move(cursorMove{Cursor: Cursor{"stays", 2}})
 	m.cursors.move(cursorMove{Cursor: Cursor{"gone", 0}, drop: true})
 	m.nanos = 12345
-	got, id, seq, err := decodeMemory(m.encode([]byte("before"), eventlog.ID{9}, 77)[len("before"):])
+	got, id, seq, err := decodeMemory(m.encode([]byte("before"), eventlog.ID{9}, 77, eventlog.Position{})[len("before"):])
 	if err != nil || id != (eventlog.ID{9}) || seq != 77 {
 		t.Fatal(id, seq, err)
 	}

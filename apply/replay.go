@@ -62,7 +62,10 @@ func Resume(dir string, o *pebble.Options, lock *pebble.Lock, logger *slog.Logge
 // the log, which was judged and applied. The goroutine that judges calls it, between groups. It may
 // be given to Resume once the log is durable up to seq, and for as long as the log goes
 // on from there. It has some hundred bytes for each of the origins that are remembered.
-func (m *Machine) Memory(dst []byte, seq uint64) []byte { return m.memory.encode(dst, m.id, seq) }
+// The place at is for MemoryPosition.
+func (m *Machine) Memory(dst []byte, seq uint64, at eventlog.Position) []byte {
+	return m.memory.encode(dst, m.id, seq, at)
+}
 
 // Behind tells whether Pebble lacks part of the log. What is judged and applied
 // meanwhile goes into the log only.

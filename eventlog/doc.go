@@ -82,6 +82,9 @@
 // after a failed sync of a dead leader the page cache may hold pages that are marked clean and are not on the disk. A last
 // file without a usable header and without data was being created when the crash came; it is removed.
 //
+// With a Position the walk begins there: all before it is durable, by DurableHint. If no record is at it, or what is behind it
+// looks damaged, the walk is made from the beginning, so a position that is none of this log does no harm.
+//
 // Of the segments before the last, Open reads the names only, so that what it costs does not grow with the log. A Reader
 // checks each header as it comes to it, and the first Retain all of them.
 //

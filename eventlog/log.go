@@ -23,6 +23,10 @@ type Options struct {
 	// DurableHint is up to where the commit word said the log was durable. A log that ends before it is corrupt, and
 	// what lies behind it is written and synced again. Default: 0, unknown.
 	DurableHint uint64
+	// From is a Position that this log had. If it is in the last segment, and DurableHint covers it, Open goes over what lies
+	// behind it only: damage before it shows when a Reader comes by. Default: none, Open goes over all of the segment, as it
+	// does when it finds no record at From.
+	From Position
 	// SegmentBytes is the size at which a segment is closed. A group of entries is never split, so a larger one makes
 	// a larger segment. Small ones let retention work finer and cost a sync of a new file each. Default: 4 MiB.
 	SegmentBytes int64
@@ -32,6 +36,9 @@ type Options struct {
 	// ReserveSeqs is how many unsynced entries are appended for one sync of the reservation; as many sequence numbers
 	// are skipped at most when a crash came before a clean Close. Default: 65536.
 	ReserveSeqs uint64
+	// Buffer, of BufferBytes, is for Open to read into, and then for the log's first Reader: it is theirs from then on.
+	// Default: they make one.
+	Buffer []byte
 	// Now is the clock for segment headers and retention. Default: time.Now.
 	Now func() time.Time
 	// Damaged is told by Retain, once, of each segment but the last whose header is damaged. No lock is held meanwhile.
@@ -91,10 +98,11 @@ type Log struct {
 	limit      uint64  // durable reservation: unsynced numbers stay below it
 	current    segment // the last one; size is unused
 	fresh      bool    // current holds no record
-	end        int64   // where the next frame goes
-	filled     int64   // size of the file, zeros from end on
-	started    bool    // StartTerm was called
-	mustRotate bool    // a new segment was begun: a crash can bring its file back, so nothing may go to the old one
+	appended   Position
+	end        int64 // where the next frame goes
+	filled     int64 // size of the file, zeros from end on
+	started    bool  // StartTerm was called
+	mustRotate bool  // a new segment was begun: a crash can bring its file back, so nothing may go to the old one
 	buf        []byte
 
 	// syncMu is held over every sync of a segment: the kernel tells of a failed write-back only once, so no two syncs
@@ -102,7 +110,8 @@ type Log struct {
 	syncMu sync.Mutex
 	file   vfs.File // of current; written under mu and syncMu, read under either
 
-	walked marks // of what Open went over; immutable
+	walked marks                  // of what Open went over; immutable
+	spare  atomic.Pointer[[]byte] // Open's buffer, for the first Reader
 
 	retainMu sync.Mutex // one Retain at a time; taken before segMu
 	retained bool       // Retain has deleted something; under retainMu
@@ -116,6 +125,29 @@ type Log struct {
 	failed  atomic.Pointer[error] // the first failure, for good
 	broken  chan struct{}         // closed with it
 	closed  atomic.Bool           // set under mu and syncMu
+}
+
+// Position is a place between two records, for the next Open to begin at. The zero Position is none.
+type Position struct {
+	Segment uint64 // the number in its name
+	Offset  int64
+	Last    uint64 // the record before
+	Term    uint64 // in force
+	Limit   uint64 // reservation in force
+}
+
+// Position returns where the last Append has begun to write, none if that was at the beginning of a segment.
+func (l *Log) Position() Position {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.appended
+}
+
+func (l *Log) position() Position {
+	if l.fresh {
+		return Position{}
+	}
+	return Position{Segment: l.current.first, Offset: l.end, Last: l.last.Load(), Term: l.term.Load(), Limit: l.limit}
 }
 
 // ID returns the identity of the database.
@@ -211,10 +243,12 @@ func (l *Log) Append(entries [][]byte, sync bool) (first uint64, err error) {
 		b = appendReserveFrame(b, l.current.crc, last, synced, limit)
 		sync = true
 	}
+	at := l.position()
 	if err := l.write(b); err != nil {
 		return 0, err
 	}
 	l.advance(last)
+	l.appended = at
 	if sync {
 		if err := l.syncTo(last); err != nil {
 			return 0, err

@@ -15,8 +15,10 @@ import (
 )
 
 const (
-	readTail = 4 << 10  // at the end of the log, where most of a larger read would be zeros
-	readBulk = 64 << 10 // while there is a lot to read
+	// BufferBytes is how much of a log is read at once while there is a lot to read.
+	BufferBytes = 64 << 10
+
+	readTail = 4 << 10 // at the end of the log, where most of a larger read would be zeros
 )
 
 // Record is one record of the log.
@@ -76,6 +78,9 @@ func OpenReader(fs vfs.FS, dir string, from uint64) (*Reader, error) {
 // again from the beginning of the segment.
 func (l *Log) OpenReader(from uint64) (*Reader, error) {
 	r := &Reader{fs: l.o.FS, dir: l.dir, marks: l.walked, from: from}
+	if spare := l.spare.Swap(nil); spare != nil {
+		r.buf = (*spare)[:0]
+	}
 	if r.marks.first != 0 && r.marks.first <= from {
 		if f, h, err := r.openSegment(r.marks.first); err == nil {
 			r.enter(f, h)
@@ -374,9 +379,9 @@ func (r *Reader) peek(limit uint64, f *frame) (v verdict, err error) {
 			return v, nil
 		case v == frameShort:
 			// the end of the buffer: there is more to read than it holds
-			r.want = min(2*max(r.want, readTail), readBulk)
+			r.want = min(2*max(r.want, readTail), BufferBytes)
 			n := max(int64(r.want), f.size)
-			if n > readBulk { // a damaged length must not cost the memory it claims
+			if n > BufferBytes { // a damaged length must not cost the memory it claims
 				if there, err := r.left(); err != nil || f.size > there {
 					return v, err
 				}
@@ -407,8 +412,8 @@ func (r *Reader) left() (int64, error) {
 func (r *Reader) fill(n int, limit uint64) error {
 	r.off += int64(r.pos)
 	r.pos = 0
-	if cap(r.buf) < n || cap(r.buf) > 16*readBulk && n <= readBulk {
-		r.buf = make([]byte, max(n, readBulk))
+	if cap(r.buf) < n || cap(r.buf) > 16*BufferBytes && n <= BufferBytes {
+		r.buf = make([]byte, max(n, BufferBytes))
 	}
 	got, err := r.file.ReadAt(r.buf[:n], r.off)
 	r.buf, r.eof = r.buf[:got], got < n

@@ -174,27 +174,21 @@ func (l *Log) recover(unborn uint64) error {
 	if mutant.LoseLastFrame {
 		l.loseLastFrame(&s)
 	}
-	w, buf, err := walk(f, s.size, &s.header, l.o.DurableHint)
+	start := mark{startChain(&s.header), headerSize}
+	from := l.o.From.in(&s, l.o.DurableHint, start)
+	w, b, reason, err := l.examine(f, &s, unborn, from)
+	if err == nil && from != start && (reason != "" || w.end == from.off) {
+		w, b, reason, err = l.examine(f, &s, unborn, start)
+	}
 	if err != nil {
 		return fmt.Errorf("read segment %s: %w", path, err)
 	}
-	l.walked = marks{first: s.first, at: w.marks}
-	// Mostly there are zeros behind the end, which are not kept to be looked at again.
-	until := w.end
-	if zero, err := zerosFrom(f, w.end, buf); err != nil {
-		return fmt.Errorf("read segment %s: %w", path, err)
-	} else if !zero {
-		until = s.size
-	}
-	b, err := readRange(f, w.rewrite, until)
-	if err != nil {
-		return fmt.Errorf("read segment %s: %w", path, err)
-	}
-	end := w.end - w.rewrite
-	data := lastNonZero(b, end)
-	if reason := w.lost(b, s.header.crc, l.o.DurableHint, unborn); reason != "" {
+	if reason != "" {
 		return &CorruptError{File: path, Offset: w.end, Seq: w.next(), Reason: reason}
 	}
+	l.walked = marks{first: s.first, at: w.marks}
+	end := w.end - w.rewrite
+	data := lastNonZero(b, end)
 	// What no sync is known of is written again: a sync that failed under a dead leader leaves pages in the cache that are
 	// marked clean and are not on the disk, and no sync would write them. The torn tail becomes zeros.
 	clear(b[end:data])
@@ -232,6 +226,36 @@ func (l *Log) recover(unborn uint64) error {
 	return nil
 }
 
+// examine goes over a segment from a mark on. b is the file from w.rewrite on, to where there are only zeros. The reason, if
+// there is one, says why what ends the walk is not a torn tail.
+func (l *Log) examine(f vfs.File, s *segment, unborn uint64, from mark) (w walked, b []byte, reason string, err error) {
+	w, buf, err := walk(f, s.size, s.header.crc, l.o.DurableHint, from, l.o.Buffer)
+	if err != nil {
+		return w, nil, "", err
+	}
+	// Mostly there are zeros behind the end, which are not kept to be looked at again.
+	until := w.end
+	if zero, err := zerosFrom(f, w.end, buf); err != nil {
+		return w, nil, "", err
+	} else if !zero {
+		until = s.size
+	}
+	if b, err = readRange(f, w.rewrite, until); err != nil {
+		return w, nil, "", err
+	}
+	l.o.Buffer = nil
+	l.spare.Store(&buf)
+	return w, b, w.lost(b, s.header.crc, l.o.DurableHint, unborn), nil
+}
+
+// in returns p as a place in s, or the start of that if it cannot be one, or not all before it is durable.
+func (p *Position) in(s *segment, hint uint64, start mark) mark {
+	if p.Segment != s.first || p.Offset <= start.off || p.Offset >= s.size || p.Last < s.first || p.Last > hint {
+		return start
+	}
+	return mark{chain{last: p.Last, term: p.Term, limit: p.Limit}, p.Offset}
+}
+
 // walked is what a walk found out about a segment.
 type walked struct {
 	chain
@@ -240,20 +264,25 @@ type walked struct {
 	marks   []mark
 }
 
-// walk goes over the valid frames at the beginning of a segment. Records up to hint are known to be durable. It reads
-// piece by piece: the checksums then run over bytes that the processor still has at hand. b is what it read into.
-func walk(f vfs.File, size int64, h *header, hint uint64) (w walked, b []byte, err error) {
-	w = walked{chain: startChain(h), end: headerSize}
+// walk goes over the valid frames of a segment, from a mark before which all is durable. Records up to hint are known to be. It reads
+// piece by piece: the checksums then run over bytes that the processor still has at hand. It reads into b, or a larger one,
+// which it returns.
+func walk(f vfs.File, size int64, seed uint32, hint uint64, from mark, b []byte) (w walked, _ []byte, err error) {
+	w = walked{chain: from.chain, end: from.off}
+	if from.off > headerSize {
+		w.rewrite = from.off
+	}
+	b = b[:0]
 	// b is the file from at on
 	at := w.end
 	var fr frame
 	for {
-		v := decodeFrame(b[w.end-at:], h.crc, &fr)
+		v := decodeFrame(b[w.end-at:], seed, &fr)
 		switch {
 		case v == frameShort && w.end+fr.size <= size:
 			at = w.end
 			w.marks = append(w.marks, mark{w.chain, w.end})
-			b = slices.Grow(b[:0], int(min(max(readBulk, fr.size), size-at)))
+			b = slices.Grow(b[:0], int(min(max(BufferBytes, fr.size), size-at)))
 			n, err := f.ReadAt(b[:min(int64(cap(b)), size-at)], at)
 			if err != nil && !errors.Is(err, io.EOF) || int64(n) < fr.size {
 				return w, b, errors.Join(err, io.ErrUnexpectedEOF)

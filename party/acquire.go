@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"runtime"
+	"strings"
 	"sync"
 	"time"
 
@@ -22,21 +22,25 @@ import (
 // acquire makes this process the leader; it owns lock and, if there is one, the
 // station that is ready from here on. It fails with everything undone again. The steps:
 //
-//	Pebble's lock → probe → beside each other: log → who wrote what | NATS → socket → endpoint
-//	→ next term → sync of the log → commit word → sequencer and desk, and beside them
-//	Pebble and replay
+//	Pebble's lock → log → socket → endpoint → who wrote what → next term → sync of the log
+//	→ commit word → sequencer and desk, and beside them Pebble and replay
 //
 // Pebble waits a little for those who connect, see replay.
 //
-// Where nobody has written down who wrote what (memoryFile), or this process has not
-// followed, Pebble is opened beside the log and asked for it.
+// Where nobody has written down who wrote what (memoryFile), Pebble is opened before the term
+// and asked for it. Where this process has not followed, so it is, beside the log, and NATS, socket
+// and endpoint beside both; and there is a probe first.
 //
-// From the endpoint on followers connect and introduce themselves; they are
-// answered, and have a leader, when the last step is done.
+// From the endpoint on followers connect, introduce themselves and send what they have to
+// write; they are answered, and have a leader, when the term has begun.
 func acquire(db *DB, lock *leaderLock, ready *station) (_ *leader, err error) {
 	l := &leader{
-		db: db, lock: lock, station: ready, started: time.Now(),
+		db: db, lock: lock, station: ready, started: time.Now().UTC(),
 		ended: make(chan struct{}), grew: make(chan int, 1), answered: make(chan struct{}, 1), gate: newGate(),
+		local: make(chan *job, 64),
+	}
+	if ready != nil {
+		l.buffer, ready.buffer = ready.buffer, nil
 	}
 	l.scans = newScans(l)
 	l.memory = newMemoryFile(db.path("memory"), db.opts.Pebble.FS)
@@ -57,8 +61,6 @@ func acquire(db *DB, lock *leaderLock, ready *station) (_ *leader, err error) {
 		if err := probe(db.path("probe"), db.opts.Pebble.FS); err != nil {
 			return l, err
 		}
-	} else {
-		_ = db.opts.Pebble.FS.Remove(db.path("probe")) // if one was killed in the middle
 	}
 	if err := l.openParts(); err != nil {
 		return l, err
@@ -114,33 +116,60 @@ func (l *leader) openParts() error {
 	if err != nil {
 		return err
 	}
-	followed := l.station != nil
-	var server error
-	var listening sync.WaitGroup
-	listening.Go(func() { server = l.listen() })
-	if there && followed {
-		// This process knows that the database is one that it can open.
-		if err = l.openLog(); err == nil {
-			l.resume()
+	if there && l.station != nil {
+		// This process has followed, and knows that the database is one that it can open. What waits,
+		// here and with the others, is to be there when the term begins.
+		memory := l.recall()
+		if err := l.openLog(apply.MemoryPosition(memory)); err != nil {
+			return err
+		}
+		if err := l.listen(); err != nil {
+			return err
+		}
+		if err := l.publish(l.log.ID(), l.log.Term()+1); err != nil {
+			return err
+		}
+		l.db.routeWrites(l)
+		if l.resume(memory); l.machine != nil {
+			return nil
 		}
 	}
-	if err == nil && l.machine == nil {
-		err = l.openState(there)
+	var server error
+	var listening sync.WaitGroup
+	if l.address == "" {
+		listening.Go(func() {
+			if server = l.listen(); server == nil {
+				server = l.announce()
+			}
+		})
 	}
+	err = l.openState(there)
 	listening.Wait()
 	return errors.Join(err, server)
 }
 
+// recall returns what the last leader wrote down, nil if that cannot be had.
+func (l *leader) recall() []byte {
+	memory, err := l.memory.read()
+	if err != nil {
+		l.db.log.Debug("party: read what the last leader wrote down", "err", err)
+		return nil
+	}
+	return memory
+}
+
 // resume makes a machine that takes writes before Pebble is open, from what the last
 // leader wrote down. If it cannot, it leaves none.
-func (l *leader) resume() {
-	memory, err := l.memory.read()
-	if err == nil && memory != nil {
-		l.machine, err = apply.Resume(l.db.dir, l.db.opts.Pebble, l.pebbleLock, l.db.log, l.log, memory)
+func (l *leader) resume(memory []byte) {
+	if memory == nil {
+		return
 	}
+	m, err := apply.Resume(l.db.dir, l.db.opts.Pebble, l.pebbleLock, l.db.log, l.log, memory)
 	if err != nil {
 		l.db.log.Debug("party: Pebble has to be opened before the term begins", "err", err)
+		return
 	}
+	l.machine = m
 }
 
 // openState opens Pebble, and the log if that is there and not open yet.
@@ -148,7 +177,7 @@ func (l *leader) openState(there bool) (err error) {
 	var log error
 	var opening sync.WaitGroup
 	if there && l.log == nil {
-		opening.Go(func() { log = l.openLog() })
+		opening.Go(func() { log = l.openLog(eventlog.Position{}) })
 	}
 	l.machine, err = apply.Open(l.db.dir, l.db.opts.Pebble, l.pebbleLock, l.db.log)
 	opening.Wait()
@@ -183,9 +212,11 @@ func lockPebble(dir string, o *pebble.Options) (*pebble.Lock, error) {
 	}
 }
 
-// openLog opens the log. That it belongs to the state is checked when both are open.
-func (l *leader) openLog() (err error) {
+// openLog opens the log, from is where the last leader may have been in it. That it belongs to the state is
+// checked when both are open.
+func (l *leader) openLog(from eventlog.Position) (err error) {
 	o := l.logOptions()
+	o.From = from
 	if word, err := eventlog.ReadCommit(l.db.path("commit")); err == nil {
 		o.ID, o.DurableHint = word.ID(), word.Durable()
 		if err := word.Close(); err != nil {
@@ -195,7 +226,7 @@ func (l *leader) openLog() (err error) {
 	if l.log, err = eventlog.Open(l.db.path("log"), o); errors.Is(err, eventlog.ErrForeign) {
 		// Either the log or the commit word is of another database. The word is
 		// only a hint; the state judges the log.
-		o.ID, o.DurableHint = eventlog.ID{}, 0
+		o.ID, o.DurableHint, o.From = eventlog.ID{}, 0, eventlog.Position{}
 		l.log, err = eventlog.Open(l.db.path("log"), o)
 	}
 	if err != nil {
@@ -206,7 +237,7 @@ func (l *leader) openLog() (err error) {
 
 func (l *leader) logOptions() eventlog.Options {
 	return eventlog.Options{
-		FS: l.db.opts.Pebble.FS, SegmentBytes: segmentBytes, Now: l.db.opts.Now,
+		FS: l.db.opts.Pebble.FS, SegmentBytes: segmentBytes, Now: l.db.opts.Now, Buffer: l.buffer,
 		Damaged: func(err error) { l.db.log.Error("party: old log is damaged; the database is not", "err", err) },
 	}
 }
@@ -263,10 +294,9 @@ func (l *leader) beginTerm() (err error) {
 	l.notifier = newNotifier(l)
 	l.seq = newSequencer(l)
 	l.desk = newDesk(l)
-	// The writes that wait in this process may come now, and share the first sync. All
-	// else, and everybody else, comes when this process is known to lead.
+	// The writes that wait may come now, and share the first sync. All else comes when this
+	// process is known to lead.
 	l.db.routeWrites(l)
-	runtime.Gosched()
 	if err := l.seq.begin(l.ctx); err != nil {
 		return fmt.Errorf("begin a term: %w", err)
 	}
@@ -314,9 +344,7 @@ func (l *leader) replay(after time.Duration) {
 	l.machine.Replay(l.ctx)
 }
 
-// listen opens the server to the others and tells them where it is: whoever lost
-// has an end to its looking then, and leaves the processor to this process. What
-// becomes of the term is not known yet; the commit word says which it should be.
+// listen opens the server to the others.
 func (l *leader) listen() (err error) {
 	if l.station == nil {
 		if l.station, err = newStation(l.db.log); err != nil {
@@ -324,12 +352,22 @@ func (l *leader) listen() (err error) {
 		}
 	}
 	own := l.db.path("")
-	if old, err := readEndpoint(l.db.dir); err == nil {
-		embednats.RemoveStale(own, old.Address)
-	}
 	if l.address, err = l.station.server.Listen(own); err != nil {
 		return err
 	}
+	if path, ok := strings.CutPrefix(string(l.address), "unix:"); ok && filepath.Dir(path) != own {
+		// Nor was the last leader's socket here, and a file of that name in the way.
+		if old, err := readEndpoint(l.db.dir); err == nil {
+			embednats.RemoveStale(own, old.Address)
+		}
+	}
+	return nil
+}
+
+// announce tells the others where to find this leader before the log is open: whoever lost has an end
+// to its looking then, and leaves the processor to this process. What becomes of the term is
+// not known yet; the commit word says which it should be.
+func (l *leader) announce() error {
 	word, err := eventlog.ReadCommit(l.db.path("commit"))
 	if err != nil {
 		return nil // a new database, or damage that is dealt with when the log is open

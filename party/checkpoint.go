@@ -145,6 +145,7 @@ const sweepEvery = time.Minute
 // sweep removes what processes that were killed have left, beside everything
 // else: nobody waits for it.
 func (l *leader) sweep() {
+	_ = l.db.opts.Pebble.FS.Remove(l.db.path("probe")) // of one who was killed in the middle
 	tick := time.NewTicker(sweepEvery)
 	defer tick.Stop()
 	for {

@@ -118,20 +118,23 @@ func (d *desk) assembled(m *nats.Msg, whole, out, scratch []byte) ([]byte, []byt
 	}
 	var j *job
 	if err == nil {
-		j, err = decodeJob(whole, func(b []byte) { _ = d.reply(m, b) })
+		j, err = decodeJob(whole, d.l.log.ID(), func(b []byte) { _ = d.reply(m, b) })
+	}
+	if errors.Is(err, errLost) {
+		return out, scratch
 	}
 	if err != nil {
 		_ = d.reply(m, appendError(appendHeader(nil, msgError), err))
 		return out, scratch
 	}
 	select {
-	case d.l.seq.local <- j:
+	case d.l.local <- j:
 	default:
 		// The sequencer waits for the disk or for Pebble. Those who ask for other
 		// things need not.
 		d.l.work.Go(func() {
 			select {
-			case d.l.seq.local <- j:
+			case d.l.local <- j:
 			case <-d.l.ctx.Done():
 			}
 		})

@@ -85,16 +85,22 @@ func readEndpoint(dir string) (endpoint, error) {
 	return e, nil
 }
 
+// encode returns the content of the file.
+func (e endpoint) encode() ([]byte, error) {
+	e.Magic, e.Version = endpointMagic, endpointVersion
+	b, err := json.Marshal(e)
+	return append(b, '\n'), err
+}
+
 // publish puts e in place for others to find. Nothing is synced: the file means
 // something only while the process that wrote it lives.
 func (e endpoint) publish(path string) error {
-	e.Magic, e.Version = endpointMagic, endpointVersion
-	b, err := json.Marshal(e)
+	b, err := e.encode()
 	if err != nil {
 		return err
 	}
 	tmp := path + ".new" // one name: only the lock holder writes it
-	if err := os.WriteFile(tmp, append(b, '\n'), 0o600); err != nil {
+	if err := os.WriteFile(tmp, b, 0o600); err != nil {
 		return fmt.Errorf("write %s: %w", filepath.Base(path), err)
 	}
 	// What the leader before left goes first: over a file ext4 renames a new one only

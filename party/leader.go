@@ -31,8 +31,10 @@ type leader struct {
 	first      uint64 // sequence number of the record that began the term
 	revokes    bool   // replicas are of no use once the term has begun
 	station    *station
+	buffer     []byte // for the log to read into
 	address    embednats.Address
-	published  endpoint // what the others were told
+	published  endpoint  // what the others were told
+	local      chan *job // for seq: bundles of this process, and remote ones that came in parts
 	seq        *sequencer
 	desk       *desk
 	notifier   *notifier
@@ -235,7 +237,7 @@ func (l *leader) send(slot int, bundle []*call) {
 		l.answered <- struct{}{}
 	}
 	select {
-	case l.seq.local <- job:
+	case l.local <- job:
 	case <-l.ctx.Done():
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/pebbleparty/pebbleparty/eventlog"
 	"github.com/pebbleparty/pebbleparty/internal/mutant"
 )
 
@@ -14,9 +15,11 @@ import (
 // until that role ends, and looks for the next in between. Nobody else takes the
 // lock, dials, or sets the routes.
 type member struct {
-	db    *DB
-	lock  string // path of the leader lock
-	conns uint64 // connections made so far
+	db   *DB
+	lock string // path of the leader lock
+	// The database of the last role: comparer and merger fit that.
+	database eventlog.ID
+	conns    uint64 // connections made so far
 	// Until then, or until another leader is seen, the lock is left to the others:
 	// after Resign, and after this process failed to lead.
 	yield     time.Time
@@ -173,7 +176,7 @@ func (m *member) dial(ctx context.Context) (*remote, error) {
 	// is not tried; so ask for a moment only.
 	ctx, cancel := context.WithTimeout(ctx, dialFor)
 	defer cancel()
-	r, err := connect(ctx, m.db, e, m.conns)
+	r, err := connect(ctx, m.db, e, m.conns, m.database)
 	if err != nil {
 		m.staleTime = time.Now()
 	}
@@ -187,6 +190,7 @@ const (
 
 // follow sends calls to the leader until the connection ends.
 func (m *member) follow(ctx context.Context, r *remote) {
+	m.database = r.database
 	m.busySince, m.yield = time.Time{}, time.Time{}
 	m.db.setRole(state{role: Following, remote: r, term: r.term, pid: r.pid, cause: m.cause})
 	m.cause = nil
@@ -237,6 +241,7 @@ func (m *member) takeReady() *station {
 
 // lead serves until something fails or leadership is given up.
 func (m *member) lead(ctx context.Context, l *leader) {
+	m.database = l.log.ID()
 	m.busySince, m.yield = time.Time{}, time.Time{}
 	m.db.learn(l.word.Committed())
 	m.db.setRole(state{role: Leading, leader: l, term: l.term, pid: os.Getpid(), cause: m.cause})

@@ -43,7 +43,7 @@ func newMemoryFile(path string, fs vfs.FS) *memoryFile {
 func (f *memoryFile) note(m *apply.Machine, log *eventlog.Log) error {
 	if f.seq == 0 && f.since >= memoryEvery {
 		f.seq, f.since = log.Last(), 0
-		f.buf = m.Memory(f.buf[:0], f.seq)
+		f.buf = m.Memory(f.buf[:0], f.seq, log.Position())
 	}
 	if f.seq == 0 || log.Durable() < f.seq {
 		return nil

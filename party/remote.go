@@ -17,7 +17,7 @@ import (
 type remote struct {
 	db *DB
 
-	// Immutable once connect returns.
+	// Immutable once connect returns, and once writes are sent but for term and pid.
 	nc       *nats.Conn
 	conn     uint64 // counts this handle's connections
 	term     uint64
@@ -56,8 +56,10 @@ type reply struct {
 	err  error
 }
 
-// connect dials the leader that e names and introduces this handle.
-func connect(ctx context.Context, db *DB, e endpoint, conn uint64) (_ *remote, err error) {
+// connect dials the leader that e names and introduces this handle. If e is of the database known,
+// which the handle fits, writes do not wait for the answer: a process that has just begun to lead
+// finds them there when its term begins, and they share the first sync.
+func connect(ctx context.Context, db *DB, e endpoint, conn uint64, known eventlog.ID) (_ *remote, err error) {
 	nc, lost, err := embednats.Dial(ctx, e.Address, unbuffered)
 	if err != nil {
 		return nil, err
@@ -68,13 +70,21 @@ func connect(ctx context.Context, db *DB, e endpoint, conn uint64) (_ *remote, e
 		<-lost
 		r.cancel()
 	}()
+	early := e.Database == known.String()
 	defer func() {
 		if err != nil {
+			if early {
+				db.routeWrites(nil)
+			}
 			r.close()
 		}
 	}()
 	if err := r.subscribe(); err != nil { // while the leader may still be on its way
 		return nil, err
+	}
+	if early {
+		r.join(known)
+		db.routeWrites(r)
 	}
 	o := db.opts.Pebble
 	hello := helloRequest{Comparer: o.Comparer.Name, Merger: o.Merger.Name}
@@ -92,15 +102,26 @@ func connect(ctx context.Context, db *DB, e endpoint, conn uint64) (_ *remote, e
 	if got := w.Database.String(); got != e.Database {
 		return nil, fmt.Errorf("%w: the endpoint file names database %s, but %s answers there", errNoEndpoint, e.Database, got)
 	}
-	r.term, r.pid, r.database = w.Term, int(w.PID), w.Database
-	if word, err := eventlog.ReadCommit(db.path("commit")); err == nil {
-		if r.word = word; word.ID() != w.Database {
-			r.word = nil
-			_ = word.Close()
-		}
+	r.term, r.pid = w.Term, int(w.PID)
+	if !early {
+		r.join(w.Database)
 	}
 	db.learn(w.Committed)
 	return r, nil
+}
+
+// join has r be a connection to the leader of that database.
+func (r *remote) join(database eventlog.ID) {
+	r.database = database
+	word, err := eventlog.ReadCommit(r.db.path("commit"))
+	if err != nil {
+		return
+	}
+	if word.ID() != database {
+		_ = word.Close()
+		return
+	}
+	r.word = word
 }
 
 func (r *remote) subscribe() error {
@@ -159,7 +180,7 @@ func (r *remote) send(slot int, bundle []*call) {
 }
 
 func (r *remote) encodeWrites(dst []byte, id uint64, bundle []*call) []byte {
-	w := writeRequest{Origin: r.db.origin, Conn: r.conn, ID: id, Low: bundle[0].cmd.Number}
+	w := writeRequest{Database: r.database, Origin: r.db.origin, Conn: r.conn, ID: id, Low: bundle[0].cmd.Number}
 	dst = w.appendHead(dst, len(bundle))
 	for _, c := range bundle {
 		if !c.cmd.Retry {

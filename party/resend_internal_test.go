@@ -9,6 +9,7 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 
 	"github.com/pebbleparty/pebbleparty/apply"
+	"github.com/pebbleparty/pebbleparty/eventlog"
 )
 
 // caller is a follower without a lane: it sends what the test says.
@@ -28,7 +29,7 @@ func (c *caller) connect(ctx context.Context, above uint64) *remote {
 	for {
 		if e, err := readEndpoint(c.db.dir); err == nil && e.Term > above {
 			c.conn++
-			if r, err := connect(ctx, c.db, e, c.conn); err == nil {
+			if r, err := connect(ctx, c.db, e, c.conn, eventlog.ID{}); err == nil {
 				c.t.Cleanup(r.close)
 				return r
 			}
@@ -150,5 +151,90 @@ func TestSequencer_IgnoresAnOlderConnection(t *testing.T) {
 	}
 	if _, err := db.Get(ctx, []byte("older")); !errors.Is(err, pebble.ErrNotFound) {
 		t.Errorf("a command over a connection that was given up took effect: %v", err)
+	}
+}
+
+// TestSequencer_IgnoresAnotherDatabase: a bundle that was sent before it was known who answers has no
+// effect where another database is.
+func TestSequencer_IgnoresAnotherDatabase(t *testing.T) {
+	ctx, db := openHere(t, t.TempDir())
+	c := newCaller(t, db)
+	r := c.connect(ctx, 0)
+	own := r.database
+	r.database = eventlog.ID{1}
+	r.send(0, []*call{{cmd: &apply.Command{Origin: c.db.origin, Number: 1, Repr: apply.ReprSet([]byte("other"), nil)}}})
+	r.database = own
+	if a := c.write(ctx, r, apply.Command{Number: 2, Repr: apply.ReprSet([]byte("own"), nil)}); a[0].Outcome != apply.OutcomeDone {
+		t.Errorf("%+v", a)
+	}
+	if _, err := db.Get(ctx, []byte("other")); !errors.Is(err, pebble.ErrNotFound) {
+		t.Errorf("what was meant for another database took effect: %v", err)
+	}
+}
+
+// TestConnect_AnotherDatabase: what was sent to a leader of another database is sent again over the next
+// connection.
+func TestConnect_AnotherDatabase(t *testing.T) {
+	ctx, right := openHere(t, t.TempDir())
+	_, wrong := openHere(t, t.TempDir())
+	for i, size := range []int{1, 2 * chunk} { // in one message, and in parts
+		c := newCaller(t, right)
+		c.db.writes, c.db.reads = newLane(1, false), newLane(readSlots, false)
+		c.db.origin[2] = byte(i)
+		key := []byte{byte(i)}
+		write := &call{cmd: &apply.Command{Origin: c.db.origin, Sync: true, Repr: apply.ReprSet(key, make([]byte, size))}}
+		answered := make(chan error, 1)
+		go func() { answered <- c.db.writes.do(ctx, write) }()
+		e, err := readEndpoint(right.dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		known := right.leading.Load().log.ID()
+		there := e
+		there.Address = wrong.leading.Load().address
+		if r, err := connect(ctx, c.db, there, 1, known); !errors.Is(err, errNoEndpoint) {
+			t.Fatal(r, err)
+		}
+		select {
+		case err := <-answered:
+			t.Fatalf("a leader of another database answers %+v, %v", write.answer, err)
+		default:
+		}
+		if _, err := wrong.Get(ctx, key); !errors.Is(err, pebble.ErrNotFound) {
+			t.Fatalf("a leader of another database has the write: %v", err)
+		}
+		r, err := connect(ctx, c.db, e, 2, known)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := <-answered; err != nil || write.answer.Outcome != apply.OutcomeDone {
+			t.Fatalf("%+v, %v", write.answer, err)
+		}
+		if v, err := right.Get(ctx, key); err != nil || len(v) != size {
+			t.Errorf("%d bytes, %v", len(v), err)
+		}
+		r.close()
+	}
+}
+
+// TestConnect_FirstMeeting: a handle that may not fit the database sends nothing before it is
+// told that it does.
+func TestConnect_FirstMeeting(t *testing.T) {
+	ctx, leader := openHere(t, t.TempDir())
+	c := newCaller(t, leader)
+	c.db.writes = newLane(1, false)
+	e, err := readEndpoint(leader.dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := connect(ctx, c.db, e, 1, eventlog.ID{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.close()
+	c.db.writes.mu.Lock()
+	defer c.db.writes.mu.Unlock()
+	if c.db.writes.route != nil {
+		t.Error("writes were sent with the introduction")
 	}
 }

@@ -43,7 +43,7 @@ type sequencer struct {
 	notifier *notifier
 
 	remote chan *nats.Msg // bundles straight from the followers
-	local  chan *job      // of this process, and remote ones that came in parts
+	local  chan *job      // the leader's
 
 	replayed chan struct{} // closed when Replay has returned; owned like the rest below, nil once the state has caught up
 
@@ -59,7 +59,7 @@ type sequencer struct {
 func newSequencer(l *leader) *sequencer {
 	return &sequencer{
 		l: l, machine: l.machine, log: l.log, word: l.word, memory: l.memory, now: l.db.opts.Now, appended: l.appended, notifier: l.notifier,
-		remote: l.station.commands, local: make(chan *job, 64), replayed: make(chan struct{}),
+		remote: l.station.commands, local: l.local, replayed: make(chan struct{}),
 		conns: make(map[apply.Origin]uint64),
 	}
 }
@@ -192,7 +192,10 @@ func (s *sequencer) drain() {
 
 // accept decodes a message; one that cannot be decoded is answered at once.
 func (s *sequencer) accept(m *nats.Msg) {
-	j, err := decodeJob(m.Data, func(b []byte) { _ = m.Respond(b) })
+	j, err := decodeJob(m.Data, s.log.ID(), func(b []byte) { _ = m.Respond(b) })
+	if errors.Is(err, errLost) {
+		return
+	}
 	if err != nil {
 		_ = m.Respond(appendError(appendHeader(nil, msgError), err))
 		return
@@ -200,8 +203,9 @@ func (s *sequencer) accept(m *nats.Msg) {
 	s.jobs = append(s.jobs, j)
 }
 
-// decodeJob makes a job of an encoded writeRequest.
-func decodeJob(data []byte, respond func([]byte)) (*job, error) {
+// decodeJob makes a job of an encoded writeRequest. The error is errLost if it is for another database:
+// that connection ends when its hello is answered.
+func decodeJob(data []byte, database eventlog.ID, respond func([]byte)) (*job, error) {
 	t, body, err := openMessage(data)
 	if err == nil && t != msgWrite {
 		err = fmt.Errorf("%w: type %d where a write was expected", errWire, t)
@@ -212,6 +216,9 @@ func decodeJob(data []byte, respond func([]byte)) (*job, error) {
 	j := &job{}
 	if err := j.req.decode(body); err != nil {
 		return nil, err
+	}
+	if j.req.Database != database {
+		return nil, errLost
 	}
 	id := j.req.ID
 	j.reply = func(committed uint64, answers []apply.Answer) {

@@ -1,12 +1,14 @@
 package party
 
 import (
+	"bytes"
 	"log/slog"
 	"time"
 
 	"github.com/nats-io/nats.go"
 
 	"github.com/pebbleparty/pebbleparty/embednats"
+	"github.com/pebbleparty/pebbleparty/eventlog"
 )
 
 // station is a NATS server with this process's own connection to it, subscribed
@@ -19,6 +21,7 @@ type station struct {
 	disconnected chan struct{}  // closed when conn has ended
 	commands     chan *nats.Msg // bundles of followers, for the sequencer
 	requests     chan *nats.Msg // all else, for the desk
+	buffer       []byte         // for the log to read into: memory that the kernel has to find first is slow
 }
 
 // inbound is how many messages of followers may wait in this process. Followers
@@ -30,6 +33,7 @@ func newStation(log *slog.Logger) (_ *station, err error) {
 	s := &station{
 		disconnected: make(chan struct{}),
 		commands:     make(chan *nats.Msg, inbound), requests: make(chan *nats.Msg, inbound),
+		buffer: bytes.Repeat([]byte{1}, eventlog.BufferBytes),
 	}
 	if s.server, err = embednats.Start(embednats.Options{Logger: log, MaxPayload: chunk + 64<<10}); err != nil {
 		return nil, err
@@ -48,6 +52,8 @@ func newStation(log *slog.Logger) (_ *station, err error) {
 	if _, err = s.conn.ChanSubscribe(subjectAsk, s.requests); err != nil {
 		return nil, err
 	}
+	// The first time in a process, package json takes most of a millisecond to look at the type.
+	_, _ = endpoint{Started: time.Now().UTC()}.encode()
 	return s, s.conn.Flush() // the server knows of both
 }
 

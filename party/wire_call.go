@@ -5,20 +5,24 @@ import (
 	"fmt"
 
 	"github.com/pebbleparty/pebbleparty/apply"
+	"github.com/pebbleparty/pebbleparty/eventlog"
 )
 
 // writeRequest is a bundle of commands of one origin, in ascending order.
 type writeRequest struct {
-	Origin apply.Origin
-	Conn   uint64
-	ID     uint64 // of the bundle, to match the reply
-	Low    uint64 // see apply.Command
+	// Database is what the sender takes the receiver for: bundles leave before that has said hello.
+	Database eventlog.ID
+	Origin   apply.Origin
+	Conn     uint64
+	ID       uint64 // of the bundle, to match the reply
+	Low      uint64 // see apply.Command
 	// Commands share Origin and Low.
 	Commands []apply.Command
 }
 
 func (w *writeRequest) appendHead(dst []byte, count int) []byte {
 	dst = appendHeader(dst, msgWrite)
+	dst = append(dst, w.Database[:]...)
 	dst = append(dst, w.Origin[:]...)
 	dst = binary.AppendUvarint(dst, w.Conn)
 	dst = binary.AppendUvarint(dst, w.ID)
@@ -29,6 +33,7 @@ func (w *writeRequest) appendHead(dst []byte, count int) []byte {
 // decode fills w; its commands point into b.
 func (w *writeRequest) decode(b []byte) error {
 	r := reader{b: b}
+	r.fixed(w.Database[:])
 	r.fixed(w.Origin[:])
 	w.Conn, w.ID, w.Low = r.uvarint(), r.uvarint(), r.uvarint()
 	n := r.count()
