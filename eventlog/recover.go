@@ -243,8 +243,9 @@ func (l *Log) examine(f vfs.File, s *segment, unborn uint64, from mark) (w walke
 	if b, err = readRange(f, w.rewrite, until); err != nil {
 		return w, nil, "", err
 	}
-	l.o.Buffer = nil
-	l.spare.Store(&buf)
+	if l.o.Buffer = nil; cap(buf) <= 2*BufferBytes { // else it is of an entry that was large
+		l.spare.Store(&buf)
+	}
 	return w, b, w.lost(b, s.header.crc, l.o.DurableHint, unborn), nil
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"time"
@@ -37,7 +38,6 @@ func acquire(db *DB, lock *leaderLock, ready *station) (_ *leader, err error) {
 	l := &leader{
 		db: db, lock: lock, station: ready, started: time.Now().UTC(),
 		ended: make(chan struct{}), grew: make(chan int, 1), answered: make(chan struct{}, 1), gate: newGate(),
-		local: make(chan *job, 64),
 	}
 	if ready != nil {
 		l.buffer, ready.buffer = ready.buffer, nil
@@ -117,8 +117,8 @@ func (l *leader) openParts() error {
 		return err
 	}
 	if there && l.station != nil {
-		// This process has followed, and knows that the database is one that it can open. What waits,
-		// here and with the others, is to be there when the term begins.
+		// This process has followed, and knows that the database is one that it can open. What waits
+		// with the others is to be there when the term begins.
 		memory := l.recall()
 		if err := l.openLog(apply.MemoryPosition(memory)); err != nil {
 			return err
@@ -129,7 +129,6 @@ func (l *leader) openParts() error {
 		if err := l.publish(l.log.ID(), l.log.Term()+1); err != nil {
 			return err
 		}
-		l.db.routeWrites(l)
 		if l.resume(memory); l.machine != nil {
 			return nil
 		}
@@ -294,9 +293,10 @@ func (l *leader) beginTerm() (err error) {
 	l.notifier = newNotifier(l)
 	l.seq = newSequencer(l)
 	l.desk = newDesk(l)
-	// The writes that wait may come now, and share the first sync. All else comes when this
-	// process is known to lead.
+	// The writes that wait in this process may come now, and share the first sync, as those of
+	// followers do. All else comes when this process is known to lead.
 	l.db.routeWrites(l)
+	runtime.Gosched()
 	if err := l.seq.begin(l.ctx); err != nil {
 		return fmt.Errorf("begin a term: %w", err)
 	}

@@ -128,13 +128,13 @@ func (d *desk) assembled(m *nats.Msg, whole, out, scratch []byte) ([]byte, []byt
 		return out, scratch
 	}
 	select {
-	case d.l.local <- j:
+	case d.l.seq.local <- j:
 	default:
 		// The sequencer waits for the disk or for Pebble. Those who ask for other
 		// things need not.
 		d.l.work.Go(func() {
 			select {
-			case d.l.local <- j:
+			case d.l.seq.local <- j:
 			case <-d.l.ctx.Done():
 			}
 		})

@@ -33,8 +33,7 @@ type leader struct {
 	station    *station
 	buffer     []byte // for the log to read into
 	address    embednats.Address
-	published  endpoint  // what the others were told
-	local      chan *job // for seq: bundles of this process, and remote ones that came in parts
+	published  endpoint // what the others were told
 	seq        *sequencer
 	desk       *desk
 	notifier   *notifier
@@ -237,7 +236,7 @@ func (l *leader) send(slot int, bundle []*call) {
 		l.answered <- struct{}{}
 	}
 	select {
-	case l.local <- job:
+	case l.seq.local <- job:
 	case <-l.ctx.Done():
 	}
 }

@@ -29,6 +29,8 @@ type member struct {
 	complete  bool      // the handle led as it was closed, and completed the state
 	ready     *station  // for when this process leads; nil if it has not followed for long
 
+	sentTo endpoint // writes were sent to it without knowing whether it answers; once is enough
+
 	// The endpoint file that was dialled last, and when nobody answered there any more.
 	stale     os.FileInfo
 	staleTime time.Time
@@ -176,7 +178,12 @@ func (m *member) dial(ctx context.Context) (*remote, error) {
 	// is not tried; so ask for a moment only.
 	ctx, cancel := context.WithTimeout(ctx, dialFor)
 	defer cancel()
-	r, err := connect(ctx, m.db, e, m.conns, m.database)
+	known := m.database
+	if e == m.sentTo {
+		known = eventlog.ID{}
+	}
+	m.sentTo = e
+	r, err := connect(ctx, m.db, e, m.conns, known)
 	if err != nil {
 		m.staleTime = time.Now()
 	}

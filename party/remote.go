@@ -58,7 +58,8 @@ type reply struct {
 
 // connect dials the leader that e names and introduces this handle. If e is of the database known,
 // which the handle fits, writes do not wait for the answer: a process that has just begun to lead
-// finds them there when its term begins, and they share the first sync.
+// finds them there when its term begins, and they share the first sync. If nobody answers after
+// all, they were under way; so those that must not be sent twice wait.
 func connect(ctx context.Context, db *DB, e endpoint, conn uint64, known eventlog.ID) (_ *remote, err error) {
 	nc, lost, err := embednats.Dial(ctx, e.Address, unbuffered)
 	if err != nil {
@@ -70,7 +71,7 @@ func connect(ctx context.Context, db *DB, e endpoint, conn uint64, known eventlo
 		<-lost
 		r.cancel()
 	}()
-	early := e.Database == known.String()
+	early := false
 	defer func() {
 		if err != nil {
 			if early {
@@ -82,9 +83,11 @@ func connect(ctx context.Context, db *DB, e endpoint, conn uint64, known eventlo
 	if err := r.subscribe(); err != nil { // while the leader may still be on its way
 		return nil, err
 	}
-	if early {
-		r.join(known)
-		db.routeWrites(r)
+	if e.Database == known.String() && !db.opts.NoRetry {
+		if r.join(known); r.word != nil {
+			early = true
+			db.routeWrites(r)
+		}
 	}
 	o := db.opts.Pebble
 	hello := helloRequest{Comparer: o.Comparer.Name, Merger: o.Merger.Name}

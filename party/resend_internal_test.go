@@ -217,24 +217,37 @@ func TestConnect_AnotherDatabase(t *testing.T) {
 	}
 }
 
-// TestConnect_FirstMeeting: a handle that may not fit the database sends nothing before it is
-// told that it does.
-func TestConnect_FirstMeeting(t *testing.T) {
+// TestMember_SendsBeforeItIsAnsweredOnce: writes leave with the introduction if the handle fits the database and
+// they may be sent again, and not a second time to one that has not answered.
+func TestMember_SendsBeforeItIsAnsweredOnce(t *testing.T) {
 	ctx, leader := openHere(t, t.TempDir())
-	c := newCaller(t, leader)
-	c.db.writes = newLane(1, false)
-	e, err := readEndpoint(leader.dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	r, err := connect(ctx, c.db, e, 1, eventlog.ID{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer r.close()
-	c.db.writes.mu.Lock()
-	defer c.db.writes.mu.Unlock()
-	if c.db.writes.route != nil {
-		t.Error("writes were sent with the introduction")
+	known := leader.leading.Load().log.ID()
+	for _, c := range []struct {
+		name    string
+		fits    eventlog.ID
+		noRetry bool
+		want    []bool // whether they did, in the dials
+	}{
+		{"first meeting", eventlog.ID{}, false, []bool{false}},
+		{"again", known, false, []bool{true, false}},
+		{"not to be sent again", known, true, []bool{false}},
+	} {
+		db := newCaller(t, leader).db
+		db.writes, db.opts.NoRetry = newLane(1, c.noRetry), c.noRetry
+		m := &member{db: db, database: c.fits}
+		for i, want := range c.want {
+			r, err := m.dial(ctx)
+			if err != nil {
+				t.Fatal(err)
+			}
+			db.writes.mu.Lock()
+			if got := db.writes.route != nil; got != want {
+				t.Errorf("%s, dial %d: sent %t", c.name, i, got)
+			}
+			db.writes.route = nil
+			db.writes.mu.Unlock()
+			r.close()
+			m.stale = nil
+		}
 	}
 }

@@ -43,7 +43,7 @@ type sequencer struct {
 	notifier *notifier
 
 	remote chan *nats.Msg // bundles straight from the followers
-	local  chan *job      // the leader's
+	local  chan *job      // of this process, and remote ones that came in parts
 
 	replayed chan struct{} // closed when Replay has returned; owned like the rest below, nil once the state has caught up
 
@@ -59,7 +59,7 @@ type sequencer struct {
 func newSequencer(l *leader) *sequencer {
 	return &sequencer{
 		l: l, machine: l.machine, log: l.log, word: l.word, memory: l.memory, now: l.db.opts.Now, appended: l.appended, notifier: l.notifier,
-		remote: l.station.commands, local: l.local, replayed: make(chan struct{}),
+		remote: l.station.commands, local: make(chan *job, 64), replayed: make(chan struct{}),
 		conns: make(map[apply.Origin]uint64),
 	}
 }

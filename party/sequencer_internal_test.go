@@ -92,8 +92,7 @@ func behindOn(t *testing.T, fs *heldFS) *sequencer {
 		t.Cleanup(func() { check(errors.Join(word.Close(), m.Close(false), log.Abort())) })
 		db := &DB{opts: Options{Pebble: o, Now: time.Now}}
 		s = newSequencer(&leader{
-			local: make(chan *job, 64),
-			term:  term, first: seq, db: db, machine: m, log: log, word: word, memory: newMemoryFile(dir+"/memory", fs), station: &station{}, grew: make(chan int, 1),
+			term: term, first: seq, db: db, machine: m, log: log, word: word, memory: newMemoryFile(dir+"/memory", fs), station: &station{}, grew: make(chan int, 1),
 			notifier: newNotifier(&leader{db: db, word: word}),
 		})
 	}
