@@ -7,7 +7,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -70,9 +69,9 @@ func BenchmarkRequest(b *testing.B) {
 				a := p.line(b)
 				var nc *nats.Conn
 				if role == "plain" {
-					nc, err = nats.Connect("nats://127.0.0.1", nats.SetCustomDialer(plainDialer(strings.TrimPrefix(a, "unix:"))))
+					nc, err = nats.Connect("nats://127.0.0.1", nats.SetCustomDialer(plainDialer(filepath.Join(dir, "nats.sock"))))
 				} else {
-					nc, _, err = embednats.Dial(context.Background(), embednats.Address(a))
+					nc, _, err = placeOf(a).dial(context.Background())
 				}
 				check(b, err)
 				defer nc.Close()

@@ -14,11 +14,12 @@ import (
 // dialTimeout is for a Dial whose context has no deadline.
 const dialTimeout = 2 * time.Second
 
-// Address says where a leader listens: "unix:/path/nats.sock" or `pipe:\\.\pipe\name`. It is meant for a file that other
-// processes read, and for Dial.
+// Address says where a leader listens: "unix:nats.sock", in the folder that Listen was given, or `pipe:\\.\pipe\name`. It is
+// meant for a file that other processes read, and for Dial. It has no path in it, because that folder may have another one in
+// the process that dials: a container sees a directory where it is mounted.
 type Address string
 
-// Dial connects a follower to the leader at a. Until the socket is connected it returns the error of ctx as soon as ctx ends, and
+// Dial connects a follower to the leader at a, dir is the folder that it listens in. Until the socket is connected it returns the error of ctx as soon as ctx ends, and
 // gives up after two seconds if ctx has no deadline. It does not wait for the leader to answer: one that is stopped accepts
 // connections, so whether somebody is there, the first request shows. What nc tells of the server, as nc.ConnectedServerId, is
 // known after the first nc.Flush; before that nc.MaxPayload is a server's default. What is subscribed to before the first request,
@@ -31,18 +32,18 @@ type Address string
 // in memory, so a call with a context returns when that ends even while the leader is stopped. nc.Close drops
 // what was not sent; call Flush first. Options that name another server or set timers are overruled.
 // Asynchronous errors are dropped unless opts has an ErrorHandler.
-func Dial(ctx context.Context, a Address, opts ...nats.Option) (nc *nats.Conn, lost <-chan struct{}, err error) {
+func Dial(ctx context.Context, dir string, a Address, opts ...nats.Option) (nc *nats.Conn, lost <-chan struct{}, err error) {
 	if _, ok := ctx.Deadline(); !ok {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, dialTimeout)
 		defer cancel()
 	}
-	sock, err := dial(ctx, a)
+	sock, err := dial(ctx, dir, a)
 	if err != nil {
 		if ctx.Err() != nil {
 			err = ctx.Err()
 		}
-		return nil, nil, fmt.Errorf("embednats: dial %s: %w", a, err)
+		return nil, nil, fmt.Errorf("embednats: dial %s in %s: %w", a, dir, err)
 	}
 	tune(sock)
 	c := &followerConn{
@@ -57,7 +58,7 @@ func Dial(ctx context.Context, a Address, opts ...nats.Option) (nc *nats.Conn, l
 	nc, err = nats.Connect("nats://127.0.0.1", all...) // an IP address, so that no name is looked up
 	if err != nil {
 		_ = c.Close()
-		return nil, nil, fmt.Errorf("embednats: connect to %s: %w", a, err)
+		return nil, nil, fmt.Errorf("embednats: connect to %s in %s: %w", a, dir, err)
 	}
 	return nc, c.lost, nil
 }

@@ -9,7 +9,6 @@ import (
 	"errors"
 	"io"
 	"net"
-	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -21,29 +20,14 @@ import (
 	"github.com/pebbleparty/pebbleparty/embednats"
 )
 
-// After a reboot, somebody else may own a folder that an old address names.
-func TestDial_RefusesFolderOfOthers(t *testing.T) {
-	noLeak(t)
-	tmp := shortDir(t)
-	folder := filepath.Join(tmp, "pebbleparty-6")
-	check(t, os.Mkdir(folder, 0o777))
-	check(t, os.Chmod(folder, 0o777))
-	l, err := net.Listen("unix", folder+"/nats.sock")
-	check(t, err)
-	defer l.Close()
-	if _, _, err := embednats.Dial(context.Background(), embednats.Address("unix:"+folder+"/nats.sock")); err == nil {
-		t.Error("connected")
-	}
-}
-
 // A leader may have better things to do than to answer: what is sent meanwhile follows the CONNECT.
 func TestDial_WaitsForNobody(t *testing.T) {
 	noLeak(t)
-	sock := filepath.Join(shortDir(t), "silent.sock")
-	l, err := net.Listen("unix", sock)
+	dir := shortDir(t)
+	l, err := net.Listen("unix", filepath.Join(dir, "nats.sock"))
 	check(t, err)
 	defer l.Close()
-	nc, lost, err := embednats.Dial(context.Background(), embednats.Address("unix:"+sock))
+	nc, lost, err := embednats.Dial(context.Background(), dir, "unix:nats.sock")
 	check(t, err)
 	defer nc.Close()
 	_, err = nc.Subscribe("inbox", func(*nats.Msg) {})
@@ -88,13 +72,13 @@ func TestDial_WaitsForNobody(t *testing.T) {
 
 func TestDial_DeadContext(t *testing.T) {
 	noLeak(t)
-	sock := filepath.Join(shortDir(t), "silent.sock")
-	l, err := net.Listen("unix", sock)
+	dir := shortDir(t)
+	l, err := net.Listen("unix", filepath.Join(dir, "nats.sock"))
 	check(t, err)
 	defer l.Close()
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	if _, _, err := embednats.Dial(ctx, embednats.Address("unix:"+sock)); !errors.Is(err, context.Canceled) {
+	if _, _, err := embednats.Dial(ctx, dir, "unix:nats.sock"); !errors.Is(err, context.Canceled) {
 		t.Errorf("err = %v", err)
 	}
 }
@@ -103,7 +87,7 @@ func TestDial_DeadContext(t *testing.T) {
 func TestDial_StoppedLeaderHoldsNobody(t *testing.T) {
 	noLeak(t)
 	p := startProcess(t, "lead", shortDir(t))
-	nc, lost := dial(t, embednats.Address(p.line(t)))
+	nc, lost := dial(t, placeOf(p.line(t)))
 	t.Cleanup(p.kill) // before nc.Close, should that hang
 	check(t, ask(nc, 100))
 	p.stop(t)

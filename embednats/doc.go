@@ -26,6 +26,6 @@
 //
 // # Files on disk
 //
-// dir/nats.sock, or, where that path is too long for a socket address, <tmp>/pebbleparty-<random>/nats.sock in a folder
-// made for it. [Server.Close] removes both; after a kill they stay, until the next leader calls [RemoveStale].
+// dir/nats.sock. [Server.Close] removes it; after a kill it stays, until the next leader listens there. Where the path of that
+// is too long for a socket's address, <tmp>/pebbleparty-<random> has a symbolic link to dir for the moment of binding or dialling.
 package embednats

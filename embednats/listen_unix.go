@@ -11,13 +11,11 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"strings"
 	"syscall"
 )
 
 const (
 	sockName = "nats.sock"
-	tmpName  = "pebbleparty-" // and digits: os.MkdirTemp
 	scheme   = "unix:"
 
 	// maxPath is what fits into sockaddr_un everywhere: 104 bytes with the final NUL on darwin and the BSDs, 108 on Linux.
@@ -27,35 +25,53 @@ const (
 	sockBuffer = 256 << 10
 )
 
-// endpoint is the listening socket and what it leaves on disk.
+// endpoint is the listening socket and its file.
 type endpoint struct {
 	*net.UnixListener
 	addr Address
 	path string
-	tmp  string // private folder to remove, or empty
 }
 
 func listen(dir string) (*endpoint, error) {
-	dir, err := filepath.Abs(dir) // the address is for processes with other working directories
+	dir, err := filepath.Abs(dir) // Close removes the file, whatever the working directory is then
 	if err != nil {
 		return nil, err
 	}
-	path := filepath.Join(dir, sockName)
-	if err := removeSocket(path); err != nil {
+	ep := &endpoint{addr: scheme + sockName, path: filepath.Join(dir, sockName)}
+	if err := removeSocket(ep.path); err != nil {
 		return nil, err
 	}
-	ep := &endpoint{path: path}
-	if len(path) > maxPath {
-		if ep.tmp, err = privateDir(); err != nil {
-			return nil, err
-		}
-		ep.path = filepath.Join(ep.tmp, sockName)
+	if err := ep.bind(dir); err != nil {
+		return nil, errors.Join(err, removeSocket(ep.path))
 	}
-	if err := ep.bind(); err != nil {
-		return nil, errors.Join(err, ep.remove())
-	}
-	ep.addr = Address(scheme + ep.path)
 	return ep, nil
+}
+
+// near calls f with a path of the file name in dir that fits into a socket address. If dir's own is too long, that is one
+// through a symbolic link, which is gone when near returns: whoever has the socket then does not need its name.
+func near(dir, name string, f func(path string) error) (err error) {
+	if path := filepath.Join(dir, name); len(path) <= maxPath {
+		return f(path)
+	}
+	tmp := filepath.Clean(os.TempDir())
+	if !filepath.IsAbs(tmp) || len(tmp)+len("/pebbleparty-4294967295/d/")+len(name) > maxPath {
+		tmp = "/tmp"
+	}
+	if tmp, err = os.MkdirTemp(tmp, "pebbleparty-*"); err != nil { // 0700: nobody else can have the link lead elsewhere
+		return fmt.Errorf("the path of %s in %s is too long for a socket's address, and a short one needs a temporary folder: %w", name, dir, err)
+	}
+	link := filepath.Join(tmp, "d")
+	defer func() {
+		_ = os.Remove(link)
+		_ = os.Remove(tmp)
+	}()
+	if dir, err = filepath.Abs(dir); err != nil {
+		return err
+	}
+	if err := os.Symlink(dir, link); err != nil {
+		return err
+	}
+	return f(filepath.Join(link, name))
 }
 
 // prepareListen listens once, on Linux at a name that the kernel chooses and that is no file: the first time in a process, package
@@ -69,87 +85,25 @@ func prepareListen() {
 	}
 }
 
-func (ep *endpoint) bind() error {
-	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: ep.path, Net: "unix"}) // with the largest backlog the system allows
-	if err != nil {
-		return err
-	}
-	l.SetUnlinkOnClose(false) // close does it, in its own order
-	ep.UnixListener = l
-	// bind made the file with what the umask left. Nobody else could use it in between: its folder is 0700.
-	if err := os.Chmod(ep.path, 0o600); err != nil {
-		return errors.Join(err, l.Close())
-	}
-	return nil
+func (ep *endpoint) bind(dir string) error {
+	return near(dir, sockName, func(path string) error {
+		l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"}) // with the largest backlog the system allows
+		if err != nil {
+			return err
+		}
+		l.SetUnlinkOnClose(false) // close does it, in its own order
+		ep.UnixListener = l
+		// bind made the file with what the umask left. Nobody else could use it in between: its folder is 0700.
+		if err := os.Chmod(path, 0o600); err != nil {
+			return errors.Join(err, l.Close())
+		}
+		return nil
+	})
 }
 
 // close removes the file first: a follower that dials now finds nothing, rather than something that refuses it.
 func (ep *endpoint) close() error {
-	return errors.Join(ep.remove(), ep.Close())
-}
-
-func (ep *endpoint) remove() error {
-	err := removeSocket(ep.path)
-	if ep.tmp != "" {
-		err = errors.Join(err, ignoreMissing(os.Remove(ep.tmp)))
-	}
-	return err
-}
-
-// privateDir makes a folder (0700) whose path leaves room for the socket's name.
-func privateDir() (string, error) {
-	tmp := filepath.Clean(os.TempDir())
-	if !filepath.IsAbs(tmp) || len(tmp)+len("/"+tmpName+"4294967295/"+sockName) > maxPath {
-		tmp = "/tmp"
-	}
-	return os.MkdirTemp(tmp, tmpName+"*")
-}
-
-// RemoveStale removes what a leader that was killed left at a: dir/nats.sock, or nats.sock in a private folder of the
-// temporary directory and then that folder. Anything that is not named and made like ours stays, and so does what cannot
-// be removed. Only the holder of the leader lock may call it, with the address that the dead leader published.
-func RemoveStale(dir string, a Address) {
-	path, ok := strings.CutPrefix(string(a), scheme)
-	if !ok || filepath.Clean(path) != path || filepath.Base(path) != sockName {
-		return
-	}
-	folder := filepath.Dir(path)
-	if abs, err := filepath.Abs(dir); err == nil && folder == abs {
-		_ = removeSocket(path)
-		return
-	}
-	tmp := filepath.Dir(folder)
-	if tmp != filepath.Clean(os.TempDir()) && tmp != "/tmp" {
-		return
-	}
-	if isPrivate(folder) != nil {
-		return
-	}
-	if removeSocket(path) == nil {
-		_ = os.Remove(folder) // fails if there is anything else in it
-	}
-}
-
-// isTmp tells a folder that privateDir may have made by its name.
-func isTmp(folder string) bool {
-	digits, ok := strings.CutPrefix(filepath.Base(folder), tmpName)
-	return ok && digits != "" && strings.Trim(digits, "0123456789") == ""
-}
-
-// isPrivate reports why folder is not one that privateDir made. The temporary directory is everybody's: after a reboot,
-// somebody else may make a folder of the name that an old endpoint file still has.
-func isPrivate(folder string) error {
-	fi, err := os.Lstat(folder)
-	if err != nil {
-		return err
-	}
-	st, ok := fi.Sys().(*syscall.Stat_t)
-	// The superuser may follow another user's leader.
-	mine := ok && (int(st.Uid) == os.Geteuid() || os.Geteuid() == 0)
-	if !isTmp(folder) || !fi.IsDir() || fi.Mode().Perm()&0o077 != 0 || !mine {
-		return fmt.Errorf("%s is not a private folder of this user", folder)
-	}
-	return nil
+	return errors.Join(removeSocket(ep.path), ep.Close())
 }
 
 func removeSocket(path string) error {
@@ -170,18 +124,16 @@ func ignoreMissing(err error) error {
 	return err
 }
 
-func dial(ctx context.Context, a Address) (net.Conn, error) {
-	path, ok := strings.CutPrefix(string(a), scheme)
-	if !ok || !filepath.IsAbs(path) { // a name that begins with @ would be in Linux's abstract namespace
+func dial(ctx context.Context, dir string, a Address) (sock net.Conn, err error) {
+	if a != scheme+sockName {
 		return nil, errors.New("not the address of a unix socket")
 	}
-	if folder := filepath.Dir(path); isTmp(folder) {
-		if err := isPrivate(folder); err != nil {
-			return nil, err
-		}
-	}
-	var d net.Dialer
-	return d.DialContext(ctx, "unix", path)
+	err = near(dir, sockName, func(path string) error {
+		var d net.Dialer
+		sock, err = d.DialContext(ctx, "unix", path)
+		return err
+	})
+	return sock, err
 }
 
 func tune(c net.Conn) {

@@ -84,10 +84,7 @@ func (ep *endpoint) close() error {
 	}
 }
 
-// RemoveStale does nothing: a pipe goes away with its process.
-func RemoveStale(string, Address) {}
-
-func dial(ctx context.Context, a Address) (net.Conn, error) {
+func dial(ctx context.Context, _ string, a Address) (net.Conn, error) {
 	name, ok := strings.CutPrefix(string(a), scheme)
 	if !ok || !strings.HasPrefix(name, pipePrefix) {
 		return nil, errors.New("not the address of a named pipe")

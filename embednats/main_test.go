@@ -57,14 +57,14 @@ func roleLead(dir string) error {
 	if err != nil {
 		return err
 	}
-	fmt.Println(a)
+	fmt.Println(place{dir, a})
 	_, _ = io.Copy(io.Discard, os.Stdin)
 	return s.Close()
 }
 
 // roleAsk asks the leader at a for echoes of many sizes.
 func roleAsk(a string) error {
-	nc, _, err := embednats.Dial(context.Background(), embednats.Address(a))
+	nc, _, err := placeOf(a).dial(context.Background())
 	if err != nil {
 		return err
 	}
@@ -80,7 +80,7 @@ func roleAsk(a string) error {
 
 // roleFollow subscribes to "big" and, when its connection is lost, dials again.
 func roleFollow(a string) error {
-	nc, lost, err := embednats.Dial(context.Background(), embednats.Address(a))
+	nc, lost, err := placeOf(a).dial(context.Background())
 	if err != nil {
 		return err
 	}
@@ -94,7 +94,7 @@ func roleFollow(a string) error {
 	<-lost
 	nc.Close()
 	fmt.Println("lost")
-	if nc, _, err = embednats.Dial(context.Background(), embednats.Address(a)); err != nil {
+	if nc, _, err = placeOf(a).dial(context.Background()); err != nil {
 		return err
 	}
 	defer nc.Close()
@@ -196,19 +196,47 @@ func newServer(t testing.TB) *embednats.Server {
 	return s
 }
 
-func listen(t testing.TB, s *embednats.Server) embednats.Address {
+// place is where a server listens, as Dial wants to know it.
+type place struct {
+	dir  string
+	addr embednats.Address
+}
+
+func (p place) String() string { return p.dir + " " + string(p.addr) }
+
+// placeOf is the other way.
+func placeOf(s string) place {
+	i := strings.LastIndexByte(s, ' ')
+	return place{s[:i], embednats.Address(s[i+1:])}
+}
+
+func (p place) dial(ctx context.Context, opts ...nats.Option) (*nats.Conn, <-chan struct{}, error) {
+	return embednats.Dial(ctx, p.dir, p.addr, opts...)
+}
+
+func listen(t testing.TB, s *embednats.Server) place {
 	t.Helper()
-	a, err := s.Listen(t.TempDir())
+	dir := shortDir(t)
+	a, err := s.Listen(dir)
 	check(t, err)
-	return a
+	return place{dir, a}
+}
+
+// shortDir is a folder whose socket has a name that fits anywhere: t.TempDir has the test's name in it.
+func shortDir(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "en")
+	check(t, err)
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return dir
 }
 
 // dial returns when the server knows of the connection.
-func dial(t testing.TB, a embednats.Address) (*nats.Conn, <-chan struct{}) {
+func dial(t testing.TB, a place) (*nats.Conn, <-chan struct{}) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	nc, lost, err := embednats.Dial(ctx, a)
+	nc, lost, err := a.dial(ctx)
 	check(t, err)
 	t.Cleanup(nc.Close)
 	check(t, nc.FlushWithContext(ctx))

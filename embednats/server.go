@@ -138,7 +138,8 @@ func (s *Server) Connect(opts ...nats.Option) (*nats.Conn, error) {
 
 // Listen binds the socket in dir and begins to accept followers. dir must exist with mode 0700 and the caller must hold
 // the leader lock: a socket file that is in the way is taken for a dead leader's and removed. A Server listens once.
-// The address is for other processes and stays valid until Close.
+// The address is for other processes, which have to know dir by some path too, and stays valid until Close. If the path
+// of dir is too long for a socket's address, binding and dialling take a short one through the temporary directory.
 //
 // Between bind and listen, some microseconds, a follower that dials an address it knew before is refused.
 func (s *Server) Listen(dir string) (Address, error) {

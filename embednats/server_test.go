@@ -17,14 +17,14 @@ import (
 
 func TestDial_RequestsFromAnotherProcess(t *testing.T) {
 	s := newServer(t)
-	p := startProcess(t, "ask", string(listen(t, s)))
+	p := startProcess(t, "ask", listen(t, s).String())
 	p.expect(t, "done")
 }
 
 func TestDial_LostWhenLeaderIsKilled(t *testing.T) {
 	noLeak(t)
 	p := startProcess(t, "lead", t.TempDir())
-	nc, lost := dial(t, embednats.Address(p.line(t)))
+	nc, lost := dial(t, placeOf(p.line(t)))
 	check(t, ask(nc, 100))
 	p.kill()
 	wait(t, lost, "the follower to hear of it")
@@ -40,8 +40,8 @@ func TestDial_LostWhenClosed(t *testing.T) {
 
 func TestDial_BadAddress(t *testing.T) {
 	noLeak(t)
-	for _, a := range []embednats.Address{"", "unix:", "unix:@x", "unix:relative", "tcp:127.0.0.1:4222", "pipe:", `pipe:\\.\pipe\other`} {
-		if nc, lost, err := embednats.Dial(context.Background(), a); err == nil || nc != nil || lost != nil {
+	for _, a := range []embednats.Address{"", "unix:", "unix:@x", "unix:other.sock", "unix:/tmp/nats.sock", "unix:../nats.sock", "tcp:127.0.0.1:4222", "pipe:", `pipe:\\.\pipe\other`} {
+		if nc, lost, err := embednats.Dial(context.Background(), t.TempDir(), a); err == nil || nc != nil || lost != nil {
 			t.Errorf("Dial(%q) = %v, %v, %v", a, nc, lost, err)
 		}
 	}
@@ -49,7 +49,7 @@ func TestDial_BadAddress(t *testing.T) {
 
 func TestDial_OverrulesOptions(t *testing.T) {
 	a := listen(t, newServer(t))
-	nc, lost, err := embednats.Dial(context.Background(), a,
+	nc, lost, err := a.dial(context.Background(),
 		nats.RetryOnFailedConnect(true), nats.MaxReconnects(-1), nats.InProcessServer(nil), nats.Name("me"))
 	check(t, err)
 	defer nc.Close()
@@ -110,7 +110,7 @@ func TestServer_ConnectionsLeaveNothingBehind(t *testing.T) {
 		var wg sync.WaitGroup
 		for range 20 {
 			wg.Go(func() {
-				nc, _, err := embednats.Dial(context.Background(), a)
+				nc, _, err := a.dial(context.Background())
 				if err != nil {
 					t.Error(err)
 					return
@@ -177,7 +177,7 @@ func TestServer_CloseTwice(t *testing.T) {
 	if _, err := s.Listen(t.TempDir()); !errors.Is(err, embednats.ErrClosed) {
 		t.Errorf("Listen: %v", err)
 	}
-	if _, _, err := embednats.Dial(context.Background(), a); err == nil {
+	if _, _, err := a.dial(context.Background()); err == nil {
 		t.Error("Dial works")
 	}
 }
@@ -199,9 +199,9 @@ func TestServer_CloseDuringDials(t *testing.T) {
 	for range 8 {
 		started.Add(1)
 		ended.Go(func() {
-			nc, lost, err := embednats.Dial(context.Background(), a)
+			nc, lost, err := a.dial(context.Background())
 			started.Done()
-			for ; err == nil; nc, lost, err = embednats.Dial(context.Background(), a) {
+			for ; err == nil; nc, lost, err = a.dial(context.Background()) {
 				go nc.Close()
 				<-lost
 			}

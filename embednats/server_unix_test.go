@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -27,7 +28,7 @@ func (p *process) stop(t testing.TB) {
 	}
 }
 
-func path(a embednats.Address) string { return strings.TrimPrefix(string(a), "unix:") }
+func path(a place) string { return filepath.Join(a.dir, strings.TrimPrefix(string(a.addr), "unix:")) }
 
 // Every request of one follower is answered while another does not read what it is sent, and only that other is cut.
 func TestServer_StoppedFollowerSlowsNobody(t *testing.T) {
@@ -37,7 +38,7 @@ func TestServer_StoppedFollowerSlowsNobody(t *testing.T) {
 	lead, err := s.Connect()
 	check(t, err)
 	nc, lost := dial(t, a)
-	p := startProcess(t, "follow", string(a))
+	p := startProcess(t, "follow", a.String())
 	p.expect(t, "following")
 	if n := embednats.Clients(s); n != 4 {
 		t.Fatalf("%d clients", n)
@@ -119,7 +120,7 @@ func TestServer_CloseWithStoppedFollower(t *testing.T) {
 	a := listen(t, s)
 	lead, err := s.Connect()
 	check(t, err)
-	p := startProcess(t, "follow", string(a))
+	p := startProcess(t, "follow", a.String())
 	p.expect(t, "following")
 	p.stop(t)
 	half, err := net.Dial("unix", path(a)) // says nothing, reads nothing

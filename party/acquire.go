@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"strings"
 	"sync"
 	"time"
 
@@ -15,7 +14,6 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/pebbleparty/pebbleparty/apply"
-	"github.com/pebbleparty/pebbleparty/embednats"
 	"github.com/pebbleparty/pebbleparty/eventlog"
 	"github.com/pebbleparty/pebbleparty/snapshot"
 )
@@ -351,17 +349,8 @@ func (l *leader) listen() (err error) {
 			return fmt.Errorf("start the NATS server: %w", err)
 		}
 	}
-	own := l.db.path("")
-	if l.address, err = l.station.server.Listen(own); err != nil {
-		return err
-	}
-	if path, ok := strings.CutPrefix(string(l.address), "unix:"); ok && filepath.Dir(path) != own {
-		// Nor was the last leader's socket here, and a file of that name in the way.
-		if old, err := readEndpoint(l.db.dir); err == nil {
-			embednats.RemoveStale(own, old.Address)
-		}
-	}
-	return nil
+	l.address, err = l.station.server.Listen(l.db.path(""))
+	return err
 }
 
 // announce tells the others where to find this leader before the log is open: whoever lost has an end

@@ -140,7 +140,7 @@ func joinRig(b *testing.B, dir string) *rig {
 		b.Fatal("leader did not start: ", err)
 	}
 	r := &rig{dir: filepath.Join(dir, "db")}
-	if r.nc, _, err = embednats.Dial(b.Context(), embednats.Address(line[:len(line)-1])); err != nil {
+	if r.nc, _, err = embednats.Dial(b.Context(), filepath.Join(dir, "floor"), embednats.Address(line[:len(line)-1])); err != nil {
 		b.Fatal(err)
 	}
 	b.Cleanup(r.nc.Close)

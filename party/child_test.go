@@ -31,6 +31,7 @@ type config struct {
 	Backwards bool
 	NoRetry   bool
 	Local     bool
+	Mount     string // set: where this process, in a container, sees Dir
 }
 
 func (c config) options() *party.Options {
@@ -87,6 +88,10 @@ func (a *answer) fail(err error) {
 func childMain(text string) int {
 	var c config
 	if err := json.Unmarshal([]byte(text), &c); err != nil {
+		fmt.Fprintln(os.Stderr, "child:", err)
+		return 2
+	}
+	if err := c.enter(); err != nil {
 		fmt.Fprintln(os.Stderr, "child:", err)
 		return 2
 	}

@@ -6,38 +6,35 @@ import (
 	"bytes"
 	"net"
 	"os"
-	"path/filepath"
 	"testing"
 
 	"github.com/pebbleparty/pebbleparty/apply"
-	"github.com/pebbleparty/pebbleparty/embednats"
 )
 
 // TestConnect_WritesDoNotWait: a process that has just begun to lead does not answer yet, and has the writes.
 func TestConnect_WritesDoNotWait(t *testing.T) {
-	ctx, leader := openHere(t, t.TempDir())
 	dir, err := os.MkdirTemp("", "") // short enough for a socket
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer os.RemoveAll(dir)
-	silent, err := net.Listen("unix", filepath.Join(dir, "sock"))
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	ctx, leader := openHere(t, dir)
+	c := newCaller(t, leader)
+	silent, err := net.Listen("unix", leader.path("silent.sock"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer silent.Close()
-	c := newCaller(t, leader)
 	c.db.writes, c.db.reads = newLane(1, false), newLane(readSlots, false)
 	e, err := readEndpoint(leader.dir)
 	if err != nil {
 		t.Fatal(err)
 	}
 	known := leader.leading.Load().log.ID()
-	there := e
-	there.Address = embednats.Address("unix:" + silent.Addr().String())
+	restore := replaceSocket(t, leader, leader.path("silent.sock"))
 	connected := make(chan error, 1)
 	go func() {
-		_, err := connect(ctx, c.db, there, 1, known)
+		_, err := connect(ctx, c.db, e, 1, known)
 		connected <- err
 	}()
 	answered := make(chan error, 1)
@@ -62,6 +59,7 @@ func TestConnect_WritesDoNotWait(t *testing.T) {
 	if err := <-connected; err == nil {
 		t.Fatal("connected to nobody")
 	}
+	restore()
 	r, err := connect(ctx, c.db, e, 2, known)
 	if err != nil {
 		t.Fatal(err)

@@ -14,7 +14,7 @@ import (
 
 const (
 	endpointMagic   = "pebbleparty-endpoint"
-	endpointVersion = 2
+	endpointVersion = 3
 	// maxEndpoint bounds what is read of a file that may be anything.
 	maxEndpoint = 64 << 10
 )

@@ -86,9 +86,9 @@ func (l *leader) stayVisible() {
 	if l.ctx.Err() != nil {
 		return // a keeper that comes back late; the files may be another leader's by now
 	}
-	if path, ok := strings.CutPrefix(string(l.address), "unix:"); ok {
-		if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) {
-			l.cancel(fmt.Errorf("the socket %s was removed", path))
+	if name, ok := strings.CutPrefix(string(l.address), "unix:"); ok {
+		if _, err := os.Stat(l.db.path(name)); errors.Is(err, os.ErrNotExist) {
+			l.cancel(fmt.Errorf("the socket %s was removed", l.db.path(name)))
 			return
 		}
 	}

@@ -1,25 +1,26 @@
 package party
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"math"
-	"os"
 	"path/filepath"
-	"runtime"
-	"syscall"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/pebbleparty/pebbleparty/apply"
+	"github.com/pebbleparty/pebbleparty/embednats"
 	"github.com/pebbleparty/pebbleparty/eventlog"
 )
 
 // LogReader reads the log of a database as it lies on the disk, to look at: also
 // while nobody leads, and from a directory that is damaged, as far as it can be
-// read. It changes and locks nothing, and asks nobody. To follow what commits,
+// read. It changes and locks nothing, and at its end it looks whether the leader's socket
+// answers. To follow what commits,
 // and to learn of what was lost, use Subscribe.
 //
 // It is used by one goroutine at a time.
@@ -100,14 +101,14 @@ func (l *LogReader) next() (rec eventlog.Record, ok bool, err error) {
 	if l.word == nil {
 		return l.r.Next(math.MaxUint64)
 	}
-	if l.led() {
-		return l.r.Next(l.word.Committed())
-	}
-	// The word says what was durable, so that damage to it is not taken for the torn
-	// end that a crash leaves.
+	// The word says what is durable, so that damage to it is not taken for the torn end that a
+	// crash leaves.
 	durable := l.word.Durable()
 	if rec, ok, err = l.r.Next(durable); ok || err != nil {
 		return rec, ok, err
+	}
+	if l.led() {
+		return l.r.Next(l.word.Committed())
 	}
 	if rec, ok, err = l.r.Next(math.MaxUint64); ok || err != nil || max(l.r.Last(), l.from) >= durable {
 		return rec, ok, err
@@ -115,27 +116,19 @@ func (l *LogReader) next() (rec eventlog.Record, ok bool, err error) {
 	return rec, false, fmt.Errorf("%w: it ends at %d, and was durable up to %d", eventlog.ErrCorrupt, l.r.Last(), durable)
 }
 
-// led tells whether the process that last said it leads is alive.
+// led tells whether somebody leads: whether anybody answers where the last leader said it is. The
+// number of that process says nothing in a container, which has numbers of its own.
 func (l *LogReader) led() bool {
 	e, err := readEndpoint(l.dir)
-	return err == nil && alive(e.PID)
-}
-
-// alive tells whether there is a process of that number.
-func alive(pid int) bool {
-	if pid <= 0 {
-		return false
-	}
-	p, err := os.FindProcess(pid)
 	if err != nil {
 		return false
 	}
-	defer func() { _ = p.Release() }()
-	if runtime.GOOS == "windows" {
-		return true // it was found
+	nc, _, err := embednats.Dial(context.Background(), filepath.Join(l.dir, "party"), e.Address)
+	if err != nil {
+		return errors.Is(err, fs.ErrPermission) // or it is there, but another user's
 	}
-	err = p.Signal(syscall.Signal(0))
-	return err == nil || errors.Is(err, syscall.EPERM)
+	nc.Close()
+	return true
 }
 
 // Close closes the reader.

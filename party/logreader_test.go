@@ -87,12 +87,25 @@ func TestLogReader(t *testing.T) {
 func TestLogReader_Damage(t *testing.T) {
 	dir := t.TempDir() // left as the kill left it
 	p := start(t, config{Dir: dir})
+	var names []string
+	var early []byte // whole records, and nothing behind them
 	for i := range 10 {
 		p.do(request{Op: "set", Key: fmt.Append(nil, "key", i)})
+		if i == 4 {
+			var err error
+			names, err = filepath.Glob(filepath.Join(dir, "party", "log", "*.log"))
+			must(t, err)
+			early, err = os.ReadFile(names[0])
+			must(t, err)
+		}
 	}
 	p.kill()
-	names, err := filepath.Glob(filepath.Join(dir, "party", "log", "*.log"))
+	// That number may be another's by now, or that of one who is in another container.
+	endpoint := filepath.Join(dir, "party", "endpoint")
+	b, err := os.ReadFile(endpoint)
 	must(t, err)
+	b = bytes.Replace(b, fmt.Appendf(nil, `"pid":%d`, p.pid), fmt.Appendf(nil, `"pid":%d`, os.Getpid()), 1)
+	must(t, os.WriteFile(endpoint, b, 0o600))
 	whole, err := os.ReadFile(names[0])
 	must(t, err)
 	at := func(key string) int { return bytes.Index(whole, []byte(key)) }
@@ -105,6 +118,7 @@ func TestLogReader_Damage(t *testing.T) {
 		"in the last":                 {func(b []byte) []byte { b[at("key9")]++; return b }, 10, false},
 		"the end is missing":          {func(b []byte) []byte { return b[:at("key8")-60] }, 9, false},
 		"the end is zero":             {func(b []byte) []byte { clear(b[at("key7")-70:]); return b }, 8, false},
+		"whole records are missing":   {func([]byte) []byte { return early }, 6, false},
 		"the header":                  {func(b []byte) []byte { b[20]++; return b }, -1, false},
 		"in the middle, without word": {func(b []byte) []byte { b[at("key5")]++; return b }, 6, true},
 	} {

@@ -194,12 +194,13 @@ func TestOpen_GarbageEndpoint(t *testing.T) {
 	for _, c := range []struct{ name, content string }{
 		{"random", string(random)},
 		{"empty", ""},
-		{"huge", `{"magic":"pebbleparty-endpoint","version":2,"address":"` + strings.Repeat("x", 4<<20) + `"}`},
+		{"huge", `{"magic":"pebbleparty-endpoint","version":3,"address":"` + strings.Repeat("x", 4<<20) + `"}`},
 		{"other version", `{"magic":"pebbleparty-endpoint","version":99,"address":"unix:/nowhere"}`},
-		{"other magic", `{"magic":"x","version":2}`},
-		{"no address", `{"magic":"pebbleparty-endpoint","version":2}`},
-		{"nobody there", `{"magic":"pebbleparty-endpoint","version":2,"directory":"DIR","term":9,"pid":1,"address":"unix:/nowhere/nats.sock"}`},
-		{"other directory", `{"magic":"pebbleparty-endpoint","version":2,"directory":"0:1","term":9,"pid":1,"address":"unix:/nowhere/nats.sock"}`},
+		{"other magic", `{"magic":"x","version":3}`},
+		{"no address", `{"magic":"pebbleparty-endpoint","version":3}`},
+		{"nobody there", `{"magic":"pebbleparty-endpoint","version":3,"directory":"DIR","term":9,"pid":1,"address":"unix:nats.sock"}`},
+		{"another's address", `{"magic":"pebbleparty-endpoint","version":3,"directory":"DIR","term":9,"pid":1,"address":"unix:/nowhere/nats.sock"}`},
+		{"other directory", `{"magic":"pebbleparty-endpoint","version":3,"directory":"0:1","term":9,"pid":1,"address":"unix:nats.sock"}`},
 		{"no JSON", "unix:/nowhere\n"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

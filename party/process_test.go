@@ -47,6 +47,7 @@ func launch(t testing.TB, c config) *process {
 	p := &process{t: t, cmd: exec.Command(os.Args[0]), done: make(chan struct{}), next: 1, waiting: map[int]chan answer{0: make(chan answer, 1)}}
 	p.cmd.Env = append(os.Environ(), childEnv+"="+string(text))
 	p.cmd.Stderr = os.Stderr
+	p.cmd.SysProcAttr = c.container()
 	p.in, err = p.cmd.StdinPipe()
 	must(t, err)
 	out, err := p.cmd.StdoutPipe()

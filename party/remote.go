@@ -61,7 +61,7 @@ type reply struct {
 // finds them there when its term begins, and they share the first sync. If nobody answers after
 // all, they were under way; so those that must not be sent twice wait.
 func connect(ctx context.Context, db *DB, e endpoint, conn uint64, known eventlog.ID) (_ *remote, err error) {
-	nc, lost, err := embednats.Dial(ctx, e.Address, unbuffered)
+	nc, lost, err := embednats.Dial(ctx, db.path(""), e.Address, unbuffered)
 	if err != nil {
 		return nil, err
 	}

@@ -3,6 +3,8 @@ package party
 import (
 	"context"
 	"errors"
+	"os"
+	"runtime"
 	"testing"
 	"time"
 
@@ -172,6 +174,28 @@ func TestSequencer_IgnoresAnotherDatabase(t *testing.T) {
 	}
 }
 
+// replaceSocket has whoever looks for the leader db find another socket, until restore is called.
+// In between there is always one, as the leader wants.
+func replaceSocket(t *testing.T, db *DB, other string) (restore func()) {
+	t.Helper()
+	if runtime.GOOS == "windows" {
+		return func() {}
+	}
+	own, aside := db.path("nats.sock"), db.path("aside.sock")
+	put := func(from, to string) {
+		if err := errors.Join(os.Link(from, to+".new"), os.Rename(to+".new", to)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put(own, aside)
+	put(other, own)
+	return func() {
+		if err := os.Rename(aside, own); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // TestConnect_AnotherDatabase: what was sent to a leader of another database is sent again over the next
 // connection.
 func TestConnect_AnotherDatabase(t *testing.T) {
@@ -191,10 +215,12 @@ func TestConnect_AnotherDatabase(t *testing.T) {
 		}
 		known := right.leading.Load().log.ID()
 		there := e
-		there.Address = wrong.leading.Load().address
+		there.Address = wrong.leading.Load().address // differs where that is a pipe
+		restore := replaceSocket(t, right, wrong.path("nats.sock"))
 		if r, err := connect(ctx, c.db, there, 1, known); !errors.Is(err, errNoEndpoint) {
 			t.Fatal(r, err)
 		}
+		restore()
 		select {
 		case err := <-answered:
 			t.Fatalf("a leader of another database answers %+v, %v", write.answer, err)

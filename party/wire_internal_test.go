@@ -128,9 +128,9 @@ func FuzzMessage(f *testing.F) {
 
 func FuzzEndpoint(f *testing.F) {
 	for _, s := range []string{
-		``, `{}`, `null`, `[]`, `{"magic":"pebbleparty-endpoint","version":2,"directory":"803:2","address":"unix:/x/nats.sock","term":3,"pid":4}`,
-		`{"magic":"pebbleparty-endpoint","version":1}`, `{"magic":"pebbleparty-endpoint","version":2,"term":-1}`,
-		`{"magic":"pebbleparty-endpoint","version":2,"started":"yesterday"}`,
+		``, `{}`, `null`, `[]`, `{"magic":"pebbleparty-endpoint","version":3,"directory":"803:2","address":"unix:nats.sock","term":3,"pid":4}`,
+		`{"magic":"pebbleparty-endpoint","version":1}`, `{"magic":"pebbleparty-endpoint","version":3,"term":-1}`,
+		`{"magic":"pebbleparty-endpoint","version":3,"started":"yesterday"}`,
 	} {
 		f.Add([]byte(s))
 	}

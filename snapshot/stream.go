@@ -158,7 +158,7 @@ func (s *streamWriter) flush() error {
 	if n == 0 {
 		return nil
 	}
-	if n > math.MaxUint32 {
+	if uint64(n) > math.MaxUint32 { // int may have 32 bits
 		return fmt.Errorf("a pair of %d bytes does not fit a backup", n)
 	}
 	clear(s.buf[:chunkHeadLen])
