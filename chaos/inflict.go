@@ -2,7 +2,6 @@ package chaos
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -230,19 +229,11 @@ func (c *conductor) killEveryone(ctx context.Context) error {
 // removeFile deletes what followers find the leader by. It may be gone: the
 // leader is about to lead no more.
 func (c *conductor) removeFile(kind FaultKind) error {
-	path := filepath.Join(c.db, "party", "endpoint")
+	name := "endpoint"
 	if kind == RemoveSocket {
-		b, err := os.ReadFile(path)
-		if err != nil {
-			return err
-		}
-		var e struct{ Address string }
-		if err := json.Unmarshal(b, &e); err != nil {
-			return fmt.Errorf("endpoint file: %w", err)
-		}
-		path = strings.TrimPrefix(e.Address, "unix:")
+		name = "nats.sock"
 	}
-	return os.Remove(path)
+	return os.Remove(filepath.Join(c.db, "party", name))
 }
 
 // tearTail writes garbage behind the end of the log, as a crash of the machine in

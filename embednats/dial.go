@@ -14,13 +14,15 @@ import (
 // dialTimeout is for a Dial whose context has no deadline.
 const dialTimeout = 2 * time.Second
 
+var errAddress = errors.New("not an address of this version of embednats")
+
 // Address says where a leader listens: "unix:nats.sock", in the folder that Listen was given, or `pipe:\\.\pipe\name`. It is
 // meant for a file that other processes read, and for Dial. It has no path in it, because that folder may have another one in
 // the process that dials: a container sees a directory where it is mounted.
 type Address string
 
-// Dial connects a follower to the leader at a, dir is the folder that it listens in. Until the socket is connected it returns the error of ctx as soon as ctx ends, and
-// gives up after two seconds if ctx has no deadline. It does not wait for the leader to answer: one that is stopped accepts
+// Dial connects a follower to the leader at a; dir is the folder that it listens in. Until the socket is connected it returns the
+// error of ctx as soon as ctx ends, and gives up after two seconds if ctx has no deadline. It does not wait for the leader to answer: one that is stopped accepts
 // connections, so whether somebody is there, the first request shows. What nc tells of the server, as nc.ConnectedServerId, is
 // known after the first nc.Flush; before that nc.MaxPayload is a server's default. What is subscribed to before the first request,
 // or the first nc.Publish or nc.Flush, reaches the leader along with that.
@@ -61,6 +63,19 @@ func Dial(ctx context.Context, dir string, a Address, opts ...nats.Option) (nc *
 		return nil, nil, fmt.Errorf("embednats: connect to %s in %s: %w", a, dir, err)
 	}
 	return nc, c.lost, nil
+}
+
+// Listening tells whether anybody listens at a in dir, by connecting. It is false only if nobody does: of a leader that is stopped,
+// or of a socket that this process may not use, it is true. It blocks for as long as Dial.
+func Listening(ctx context.Context, dir string, a Address) bool {
+	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
+	sock, err := dial(ctx, dir, a)
+	if err == nil {
+		_ = sock.Close()
+		return true
+	}
+	return !nobodyThere(err) && !errors.Is(err, errAddress)
 }
 
 // pinned is what every connection of ours has in common. It comes after the caller's options.

@@ -27,5 +27,6 @@
 // # Files on disk
 //
 // dir/nats.sock. [Server.Close] removes it; after a kill it stays, until the next leader listens there. Where the path of that
-// is too long for a socket's address, <tmp>/pebbleparty-<random> has a symbolic link to dir for the moment of binding or dialling.
+// is too long for a socket's address it is bound and dialled by a short one: by Linux's /proc, elsewhere by a symbolic link in
+// <tmp>/pebbleparty-<random>, which is there for that moment.
 package embednats

@@ -15,8 +15,8 @@ func SetLimits(s *Server, queue int, patience, drain time.Duration) {
 // Clients counts the clients of the embedded server, the in-process ones too.
 func Clients(s *Server) int { return s.ns.NumClients() }
 
-// Listening reports whether the embedded server has a TCP listener.
-func Listening(s *Server) bool { return s.ns.Addr() != nil }
+// HasPort reports whether the embedded server has a TCP listener.
+func HasPort(s *Server) bool { return s.ns.Addr() != nil }
 
 // WriteUntilFull writes to c as a follower does, until that fails.
 func WriteUntilFull(c net.Conn, limit int, patience time.Duration) error {

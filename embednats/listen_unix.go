@@ -47,31 +47,58 @@ func listen(dir string) (*endpoint, error) {
 	return ep, nil
 }
 
-// near calls f with a path of the file name in dir that fits into a socket address. If dir's own is too long, that is one
-// through a symbolic link, which is gone when near returns: whoever has the socket then does not need its name.
-func near(dir, name string, f func(path string) error) (err error) {
+// near calls f with a path of the file name in dir that fits into a socket address and is absolute: one that begins with @ would
+// be in Linux's abstract namespace. It is good until near returns; whoever has the socket then does not need its name.
+func near(dir, name string, f func(path string) error) error {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return err
+	}
 	if path := filepath.Join(dir, name); len(path) <= maxPath {
 		return f(path)
 	}
+	short, done, err := byDescriptor(dir)
+	if err != nil {
+		if short, done, err = byLink(dir, name); err != nil {
+			return fmt.Errorf("the path of %s in %s is too long for a socket's address, and for a short one: %w", name, dir, err)
+		}
+	}
+	defer done()
+	return f(filepath.Join(short, name))
+}
+
+// byDescriptor finds dir in Linux's /proc. It fails where there is none.
+func byDescriptor(dir string) (short string, done func(), err error) {
+	d, err := os.Open(dir)
+	if err != nil {
+		return "", nil, err
+	}
+	short = fmt.Sprintf("/proc/self/fd/%d", d.Fd())
+	if _, err := os.Stat(short); err != nil {
+		return "", nil, errors.Join(err, d.Close())
+	}
+	return short, func() { _ = d.Close() }, nil
+}
+
+// byLink makes a symbolic link to dir in the temporary directory.
+func byLink(dir, name string) (short string, done func(), err error) {
 	tmp := filepath.Clean(os.TempDir())
 	if !filepath.IsAbs(tmp) || len(tmp)+len("/pebbleparty-4294967295/d/")+len(name) > maxPath {
 		tmp = "/tmp"
 	}
 	if tmp, err = os.MkdirTemp(tmp, "pebbleparty-*"); err != nil { // 0700: nobody else can have the link lead elsewhere
-		return fmt.Errorf("the path of %s in %s is too long for a socket's address, and a short one needs a temporary folder: %w", name, dir, err)
+		return "", nil, err
 	}
-	link := filepath.Join(tmp, "d")
-	defer func() {
-		_ = os.Remove(link)
+	short = filepath.Join(tmp, "d")
+	done = func() {
+		_ = os.Remove(short)
 		_ = os.Remove(tmp)
-	}()
-	if dir, err = filepath.Abs(dir); err != nil {
-		return err
 	}
-	if err := os.Symlink(dir, link); err != nil {
-		return err
+	if err := os.Symlink(dir, short); err != nil {
+		done()
+		return "", nil, err
 	}
-	return f(filepath.Join(link, name))
+	return short, done, nil
 }
 
 // prepareListen listens once, on Linux at a name that the kernel chooses and that is no file: the first time in a process, package
@@ -126,7 +153,7 @@ func ignoreMissing(err error) error {
 
 func dial(ctx context.Context, dir string, a Address) (sock net.Conn, err error) {
 	if a != scheme+sockName {
-		return nil, errors.New("not the address of a unix socket")
+		return nil, errAddress
 	}
 	err = near(dir, sockName, func(path string) error {
 		var d net.Dialer
@@ -134,6 +161,12 @@ func dial(ctx context.Context, dir string, a Address) (sock net.Conn, err error)
 		return err
 	})
 	return sock, err
+}
+
+// nobodyThere tells from an error of dial that there is no socket, or that nobody listens at it.
+func nobodyThere(err error) bool {
+	var op *net.OpError // of connect, not of what near needs
+	return errors.As(err, &op) && (errors.Is(op, fs.ErrNotExist) || errors.Is(op, syscall.ECONNREFUSED))
 }
 
 func tune(c net.Conn) {

@@ -6,11 +6,15 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"net"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/pebbleparty/pebbleparty/embednats"
 )
 
 func mode(t testing.TB, path string) fs.FileMode {
@@ -83,14 +87,93 @@ func TestListen_LongPath(t *testing.T) {
 	}
 }
 
-// Where there is no room for a short path, the error says what for.
-func TestListen_LongPathWithoutTemporaryFolder(t *testing.T) {
-	s := newServer(t)
-	dir := longDir(t, t.TempDir(), "party")
-	t.Setenv("TMPDIR", filepath.Join(shortDir(t), "missing"))
-	if _, err := s.Listen(dir); !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), "temporary folder") {
-		t.Errorf("err = %v", err)
+// Either way to a short path leads to the folder, and is gone afterwards.
+func TestListen_ShortPaths(t *testing.T) {
+	dir, tmp := longDir(t, t.TempDir(), "party"), shortDir(t)
+	for name, shorten := range map[string]func(string) (string, func(), error){"by descriptor": embednats.ByDescriptor, "by link": embednats.ByLink} {
+		t.Run(name, func(t *testing.T) {
+			t.Setenv("TMPDIR", tmp)
+			short, done, err := shorten(dir)
+			if name == "by descriptor" && runtime.GOOS != "linux" {
+				if err == nil {
+					done()
+				}
+				t.Skip("there is no /proc/self/fd but on Linux")
+			}
+			check(t, err)
+			l, err := net.Listen("unix", short+"/nats.sock")
+			check(t, err)
+			done()
+			l.(*net.UnixListener).SetUnlinkOnClose(false)
+			if m := mode(t, filepath.Join(dir, "nats.sock")); m.Type() != fs.ModeSocket {
+				t.Errorf("it is a %s", m)
+			}
+			if !embednats.Listening(context.Background(), dir, "unix:nats.sock") {
+				t.Error("nobody listens")
+			}
+			check(t, l.Close())
+			if embednats.Listening(context.Background(), dir, "unix:nats.sock") {
+				t.Error("somebody listens where a socket is left")
+			}
+			check(t, os.Remove(filepath.Join(dir, "nats.sock")))
+			if embednats.Listening(context.Background(), dir, "unix:nats.sock") {
+				t.Error("somebody listens where no socket is")
+			}
+			if left, err := os.ReadDir(tmp); len(left) != 0 || err != nil {
+				t.Errorf("left behind: %v %v", left, err)
+			}
+		})
 	}
+	t.Run("no temporary folder", func(t *testing.T) {
+		t.Setenv("TMPDIR", filepath.Join(tmp, "missing"))
+		if _, _, err := embednats.ByLink(dir); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("err = %v", err)
+		}
+	})
+}
+
+// A leader that is stopped does not take its connections, and when too many wait no more can be made. It is there.
+func TestListening_StoppedLeader(t *testing.T) {
+	noLeak(t)
+	p := startProcess(t, "lead", shortDir(t))
+	at := placeOf(p.line(t))
+	p.stop(t)
+	for range 10 {
+		if !embednats.Listening(context.Background(), at.dir, at.addr) {
+			t.Fatal("nobody listens")
+		}
+	}
+	// As with a full backlog, which is long by default.
+	dir := shortDir(t)
+	fd, err := syscall.Socket(syscall.AF_UNIX, syscall.SOCK_STREAM, 0)
+	check(t, err)
+	defer syscall.Close(fd)
+	check(t, syscall.Bind(fd, &syscall.SockaddrUnix{Name: filepath.Join(dir, "nats.sock")}))
+	check(t, syscall.Listen(fd, 1))
+	if runtime.GOOS != "linux" {
+		t.Skip("a full backlog refuses, as a dead leader's socket does, but on Linux")
+	}
+	for range 10 {
+		if !embednats.Listening(context.Background(), dir, "unix:nats.sock") {
+			t.Fatal("nobody listens")
+		}
+	}
+}
+
+// What begins with @ is a folder like others, and not a name in Linux's abstract namespace.
+func TestDial_FolderThatBeginsWithAt(t *testing.T) {
+	noLeak(t)
+	t.Chdir(shortDir(t))
+	check(t, os.Mkdir("@db", 0o700))
+	s, err := embednats.Start(embednats.Options{})
+	check(t, err)
+	defer s.Close()
+	a, err := s.Listen("@db")
+	check(t, err)
+	nc, _, err := embednats.Dial(context.Background(), "@db", a)
+	check(t, err)
+	defer nc.Close()
+	check(t, nc.Flush())
 }
 
 func TestListen_LongPathsDoNotMix(t *testing.T) {

@@ -87,10 +87,13 @@ func (ep *endpoint) close() error {
 func dial(ctx context.Context, _ string, a Address) (net.Conn, error) {
 	name, ok := strings.CutPrefix(string(a), scheme)
 	if !ok || !strings.HasPrefix(name, pipePrefix) {
-		return nil, errors.New("not the address of a named pipe")
+		return nil, errAddress
 	}
 	return winio.DialPipeContext(ctx, name)
 }
+
+// nobodyThere tells from an error of dial that there is no such pipe.
+func nobodyThere(err error) bool { return errors.Is(err, windows.ERROR_FILE_NOT_FOUND) }
 
 func tune(net.Conn) {}
 

@@ -138,26 +138,24 @@ func (s *Server) Connect(opts ...nats.Option) (*nats.Conn, error) {
 
 // Listen binds the socket in dir and begins to accept followers. dir must exist with mode 0700 and the caller must hold
 // the leader lock: a socket file that is in the way is taken for a dead leader's and removed. A Server listens once.
-// The address is for other processes, which have to know dir by some path too, and stays valid until Close. If the path
-// of dir is too long for a socket's address, binding and dialling take a short one through the temporary directory.
+// The address is for other processes, which have to know dir by some path too, and stays valid until Close. The
+// path of dir may be longer than a socket's address.
 //
 // Between bind and listen, some microseconds, a follower that dials an address it knew before is refused.
 func (s *Server) Listen(dir string) (Address, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.closing:
+		return "", ErrClosed
+	case s.ep != nil:
+		return "", errors.New("embednats: already listening")
+	}
 	ep, err := listen(dir)
 	if err != nil {
 		return "", fmt.Errorf("embednats: listen in %s: %w", dir, err)
 	}
-	s.mu.Lock()
-	if s.closing || s.ep != nil {
-		err = ErrClosed
-		if !s.closing {
-			err = errors.New("embednats: already listening")
-		}
-		s.mu.Unlock()
-		return "", errors.Join(err, ep.close())
-	}
 	s.ep = ep
-	s.mu.Unlock()
 	go s.accept(ep)
 	return ep.addr, nil
 }

@@ -5,7 +5,9 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net"
 	"os"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"sync"
@@ -40,9 +42,23 @@ func TestDial_LostWhenClosed(t *testing.T) {
 
 func TestDial_BadAddress(t *testing.T) {
 	noLeak(t)
-	for _, a := range []embednats.Address{"", "unix:", "unix:@x", "unix:other.sock", "unix:/tmp/nats.sock", "unix:../nats.sock", "tcp:127.0.0.1:4222", "pipe:", `pipe:\\.\pipe\other`} {
-		if nc, lost, err := embednats.Dial(context.Background(), t.TempDir(), a); err == nil || nc != nil || lost != nil {
+	dir := shortDir(t)
+	sub := filepath.Join(dir, "sub")
+	check(t, os.Mkdir(sub, 0o700))
+	if runtime.GOOS != "windows" { // somebody is there, but it is no address
+		for _, sock := range []string{filepath.Join(sub, "other.sock"), filepath.Join(dir, "nats.sock")} {
+			l, err := net.Listen("unix", sock)
+			check(t, err)
+			defer l.Close()
+		}
+	}
+	for _, a := range []embednats.Address{"", "unix:", "unix:@x", "unix:other.sock", "unix:../nats.sock", embednats.Address("unix:" + dir + "/nats.sock"),
+		"tcp:127.0.0.1:4222", "pipe:", `pipe:\\.\pipe\other`} {
+		if nc, lost, err := embednats.Dial(context.Background(), sub, a); err == nil || nc != nil || lost != nil {
 			t.Errorf("Dial(%q) = %v, %v, %v", a, nc, lost, err)
+		}
+		if embednats.Listening(context.Background(), sub, a) {
+			t.Errorf("somebody listens at %q", a)
 		}
 	}
 }

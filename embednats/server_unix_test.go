@@ -185,7 +185,7 @@ func TestServer_OpensNoPort(t *testing.T) {
 	s := newServer(t)
 	nc, _ := dial(t, listen(t, s))
 	check(t, ask(nc, 1))
-	if embednats.Listening(s) {
+	if embednats.HasPort(s) {
 		t.Error("the server has a listener")
 	}
 	mine := map[string]bool{}

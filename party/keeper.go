@@ -80,8 +80,7 @@ func (l *leader) keep() {
 	}
 }
 
-// stayVisible sees to it that others find this leader although something, a
-// cleaner of temporary files say, has removed what they find it by.
+// stayVisible sees to it that others find this leader although somebody has removed what they find it by.
 func (l *leader) stayVisible() {
 	if l.ctx.Err() != nil {
 		return // a keeper that comes back late; the files may be another leader's by now

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"math"
 	"path/filepath"
 	"time"
@@ -19,9 +18,9 @@ import (
 
 // LogReader reads the log of a database as it lies on the disk, to look at: also
 // while nobody leads, and from a directory that is damaged, as far as it can be
-// read. It changes and locks nothing, and at its end it looks whether the leader's socket
-// answers. To follow what commits,
-// and to learn of what was lost, use Subscribe.
+// read. It changes and locks nothing; at the end of the log it looks whether
+// anybody listens at the leader's socket. To follow what commits, and to learn of
+// what was lost, use Subscribe.
 //
 // It is used by one goroutine at a time.
 type LogReader struct {
@@ -116,19 +115,14 @@ func (l *LogReader) next() (rec eventlog.Record, ok bool, err error) {
 	return rec, false, fmt.Errorf("%w: it ends at %d, and was durable up to %d", eventlog.ErrCorrupt, l.r.Last(), durable)
 }
 
-// led tells whether somebody leads: whether anybody answers where the last leader said it is. The
+// led tells whether somebody leads: whether anybody listens where the last leader said it does. The
 // number of that process says nothing in a container, which has numbers of its own.
 func (l *LogReader) led() bool {
 	e, err := readEndpoint(l.dir)
 	if err != nil {
 		return false
 	}
-	nc, _, err := embednats.Dial(context.Background(), filepath.Join(l.dir, "party"), e.Address)
-	if err != nil {
-		return errors.Is(err, fs.ErrPermission) // or it is there, but another user's
-	}
-	nc.Close()
-	return true
+	return embednats.Listening(context.Background(), filepath.Join(l.dir, "party"), e.Address)
 }
 
 // Close closes the reader.

@@ -104,7 +104,11 @@ func TestLogReader_Damage(t *testing.T) {
 	endpoint := filepath.Join(dir, "party", "endpoint")
 	b, err := os.ReadFile(endpoint)
 	must(t, err)
-	b = bytes.Replace(b, fmt.Appendf(nil, `"pid":%d`, p.pid), fmt.Appendf(nil, `"pid":%d`, os.Getpid()), 1)
+	own, here := fmt.Appendf(nil, `"pid":%d,`, p.pid), fmt.Appendf(nil, `"pid":%d,`, os.Getpid())
+	if !bytes.Contains(b, own) {
+		t.Fatalf("there is no %s in %s", own, b)
+	}
+	b = bytes.Replace(b, own, here, 1)
 	must(t, os.WriteFile(endpoint, b, 0o600))
 	whole, err := os.ReadFile(names[0])
 	must(t, err)

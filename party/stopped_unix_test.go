@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -290,4 +291,32 @@ func TestSnapshot_ContextEnds(t *testing.T) {
 	}
 	p.cont()
 	sameKeys(t, "after it went on", contents(t, take(t, db)), map[string]string{})
+}
+
+// TestLogReader_StoppedLeader: a leader that is stopped is still one, and what is not in its log yet may come. Of a
+// dead one it is missing.
+func TestLogReader_StoppedLeader(t *testing.T) {
+	dir := t.TempDir() // left as the kill left it
+	p := start(t, config{Dir: dir})
+	p.do(request{Op: "set", Key: []byte("early")})
+	names, err := filepath.Glob(filepath.Join(dir, "party", "log", "*.log"))
+	must(t, err)
+	early, err := os.ReadFile(names[0])
+	must(t, err)
+	p.do(request{Op: "set", Key: []byte("late")})
+	p.stop()
+	must(t, os.Rename(names[0], names[0]+".whole"))
+	must(t, os.WriteFile(names[0], early, 0o600))
+	for range 3 {
+		wantLog(t, dir, 0, "1 of term 1: ", "2 of term 1: Set early=")
+	}
+	p.kill()
+	l, err := party.OpenLog(dir, 0)
+	must(t, err)
+	lines, err := logLines(t, l)
+	want(t, err, party.ErrCorrupt)
+	if len(lines) != 2 {
+		t.Errorf("%q", lines)
+	}
+	must(t, l.Close())
 }

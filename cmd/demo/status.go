@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"os"
 	"text/tabwriter"
 
 	"github.com/pebbleparty/pebbleparty/party"
@@ -48,7 +47,7 @@ func (c *statusCommand) Run(s *session) error {
 		}
 		leader := fmt.Sprint(st.LeaderPID)
 		switch {
-		case st.LeaderPID == os.Getpid():
+		case st.Role == party.Leading:
 			leader += " (this command: nobody else has it open)"
 		case !st.Responding:
 			leader += " (does not answer; is it stopped?)"
